@@ -1,0 +1,296 @@
+-- Autos: the whole present truth of the database.
+--
+-- PostgreSQL holds the state of every job, document and delivery; Redis only rings the workers.
+-- Lock order, everywhere: process, job, documents, subscriptions, deliveries.
+-- Own SQLSTATEs: AU001 a move that no arrow allows, AU002 a final job with unfinished documents.
+
+create table schema_version (
+    version    integer     not null,
+    applied_at timestamptz not null default now()
+);
+insert into schema_version (version) values (1);
+
+-- States ---------------------------------------------------------------------------------------
+
+create type job_status as enum (
+    'pending',     -- waits for a worker; next_attempt_at says from when on, waiting_reason why
+    'processing',  -- one worker holds its lease
+    'completed',   -- final: every document is available (also when the process has none)
+    'partial',     -- final: some documents are available, some failed
+    'failed',      -- final: no document is available, or the process could not be read
+    'cancelled'    -- final: given up at a caller's wish
+);
+
+create type document_status as enum (
+    'pending',     -- to be fetched
+    'processing',  -- being fetched by the job's worker
+    'available',   -- stored in S3; object_key names the object
+    'failed'       -- not to be had in this job; error_code says why, a new job tries again
+);
+
+create type delivery_status as enum (
+    'pending',     -- to be sent at next_attempt_at
+    'delivered',   -- the receiver answered 2xx
+    'dead'         -- given up: the schedule is spent, or the receiver answered 410
+);
+
+-- The arrows, here and nowhere else.
+
+create function job_status_can_move(source job_status, target job_status) returns boolean
+language sql immutable parallel safe as $$
+    select (source, target) in (
+        ('pending',    'processing'),  -- claimed by a worker
+        ('processing', 'pending'),     -- handed back: deploy, lost lease, a wait for the portal
+        ('processing', 'completed'),
+        ('processing', 'partial'),
+        ('processing', 'failed'),
+        ('pending',    'cancelled'),
+        ('processing', 'cancelled')
+    )
+$$;
+
+create function document_status_can_move(source document_status, target document_status) returns boolean
+language sql immutable parallel safe as $$
+    select (source, target) in (
+        ('pending',    'processing'),
+        ('processing', 'available'),
+        ('processing', 'failed'),
+        ('processing', 'pending'),     -- handed back, or to be tried again by the same job
+        ('pending',    'failed'),      -- its job ended before it was tried (again)
+        ('failed',     'pending'),     -- taken up by a new job
+        ('available',  'pending')      -- its object was found missing
+    )
+$$;
+
+create function delivery_status_can_move(source delivery_status, target delivery_status) returns boolean
+language sql immutable parallel safe as $$
+    select (source, target) in (
+        ('pending', 'delivered'),
+        ('pending', 'dead'),
+        ('dead',    'pending')         -- redelivered by hand
+    )
+$$;
+
+create function job_status_is_final(status job_status) returns boolean
+language sql immutable parallel safe as $$
+    select status in ('completed', 'partial', 'failed', 'cancelled')
+$$;
+
+-- Who calls --------------------------------------------------------------------------------------
+
+create table clients (
+    id             uuid        primary key default gen_random_uuid(),
+    name           text        not null unique check (char_length(name) between 1 and 100),
+    webhook_secret bytea       not null check (octet_length(webhook_secret) between 24 and 64),
+    created_at     timestamptz not null default now()
+);
+
+create table api_keys (
+    id            text        primary key,
+    client_id     uuid        not null references clients,
+    key_sha256    bytea       not null unique check (octet_length(key_sha256) = 32),
+    last_four     text        not null check (char_length(last_four) = 4),
+    created_at    timestamptz not null default now(),
+    expires_at    timestamptz,
+    revoked_at    timestamptz,
+    last_used_at  timestamptz
+);
+
+-- Court cases and their documents ------------------------------------------------------------------
+
+create table processes (
+    number            text        primary key check (number ~ '^[0-9]{20}$'),
+    court             text,
+    subject           text,
+    case_class        text,
+    secrecy_level     smallint    check (secrecy_level between 0 and 5),
+    metadata          jsonb       not null default '{}',
+    source_updated_at timestamptz,             -- the newest movement the portal named
+    listed_at         timestamptz,             -- when the list of documents was last read
+    created_at        timestamptz not null default now(),
+    updated_at        timestamptz not null default now()
+);
+
+create table jobs (
+    id                   uuid        primary key default gen_random_uuid(),
+    process_number       text        not null references processes,
+    status               job_status  not null default 'pending',
+    sequence             bigint      not null default 1,
+    total_documents      integer     not null default 0 check (total_documents >= 0),
+    completed_documents  integer     not null default 0 check (completed_documents >= 0),
+    failed_documents     integer     not null default 0 check (failed_documents >= 0),
+    processing_documents integer     not null default 0 check (processing_documents >= 0),
+    downloaded_bytes     bigint      not null default 0 check (downloaded_bytes >= 0),
+    expected_bytes       bigint      not null default 0 check (expected_bytes >= 0),
+    progress_percentage  real        not null default 0 check (progress_percentage between 0 and 100),
+    error_code           text,
+    error_message        text,
+    waiting_reason       text,
+    next_attempt_at      timestamptz not null default now(),
+    ring_at              timestamptz not null default now(),  -- when the sweep rings (again)
+    retries              integer     not null default 0,      -- runs that ended with documents left over
+    crashes              integer     not null default 0,      -- leases that ran out
+    worker_id            uuid,
+    fence                bigint      not null default 0,      -- raised by every claim; guards every write
+    lease_until          timestamptz,
+    deadline_at          timestamptz not null,
+    created_at           timestamptz not null default now(),
+    updated_at           timestamptz not null default now(),
+    started_at           timestamptz,
+    finished_at          timestamptz,
+
+    constraint final_has_end check (job_status_is_final(status) = (finished_at is not null)),
+    constraint processing_has_lease check ((status = 'processing') = (lease_until is not null)),
+    constraint failed_has_reason check (status <> 'failed' or error_code is not null),
+    constraint waiting_is_pending check (waiting_reason is null or status = 'pending'),
+    constraint counts_fit check (
+        completed_documents + failed_documents + processing_documents <= total_documents
+    ),
+    constraint counts_of_a_final_job check (
+        not job_status_is_final(status) or completed_documents + failed_documents = total_documents
+    ),
+    constraint completed_means_all check (status <> 'completed' or failed_documents = 0),
+    constraint partial_means_some check (
+        status <> 'partial' or (failed_documents > 0 and completed_documents > 0)
+    ),
+    constraint only_final_is_whole check ((progress_percentage = 100) = job_status_is_final(status))
+);
+
+-- Two active jobs of one process cannot exist, however many callers ask at once.
+create unique index jobs_one_active_per_process on jobs (process_number)
+    where status in ('pending', 'processing');
+create index jobs_by_process on jobs (process_number, created_at desc);
+create index jobs_to_ring on jobs (ring_at) where status = 'pending';
+create index jobs_leased on jobs (lease_until) where status = 'processing';
+
+create table documents (
+    id                    uuid            primary key default gen_random_uuid(),
+    process_number        text            not null references processes,
+    portal_uuid           uuid            not null,
+    position              integer         not null,
+    name                  text            not null,
+    type                  text,
+    has_file              boolean         not null,   -- false: the portal lists it without a file
+    declared_type         text,
+    declared_bytes        bigint          check (declared_bytes >= 0),
+    secrecy_level         smallint        not null check (secrecy_level between 0 and 5),
+    filed_at              timestamptz,
+    status                document_status not null default 'pending',
+    job_id                uuid            not null references jobs,  -- the job that last took it up
+    attempts              integer         not null default 0,
+    error_code            text,
+    error_message         text,
+    media_type            text,
+    size_bytes            bigint          check (size_bytes > 0),
+    sha256                bytea           check (octet_length(sha256) = 32),
+    object_key            text,
+    download_started_at   timestamptz,
+    download_completed_at timestamptz,
+    created_at            timestamptz     not null default now(),
+    updated_at            timestamptz     not null default now(),
+
+    -- The portal's uuid names a document inside its process only; other ids repeat across courts.
+    constraint documents_natural_key unique (process_number, portal_uuid),
+    constraint available_is_stored check (
+        (status = 'available') = (object_key is not null)
+        and (object_key is null) = (size_bytes is null)
+        and (object_key is null) = (sha256 is null)
+        and (object_key is null) = (media_type is null)
+    ),
+    constraint failed_has_reason check (status <> 'failed' or error_code is not null),
+    constraint available_has_no_error check (status <> 'available' or error_code is null)
+);
+create unique index documents_one_row_per_object on documents (object_key);
+
+-- Who waits for what -------------------------------------------------------------------------------
+
+create table subscriptions (
+    id          uuid        primary key default gen_random_uuid(),
+    job_id      uuid        not null references jobs,
+    client_id   uuid        not null references clients,
+    webhook_url text        check (char_length(webhook_url) <= 2048),
+    created_at  timestamptz not null default now()
+);
+create index subscriptions_by_job on subscriptions (job_id, client_id);
+
+create table deliveries (
+    id               uuid            primary key default gen_random_uuid(),
+    subscription_id  uuid            not null references subscriptions,
+    event            text            not null,
+    payload          json            not null,        -- the event as it was; links are added when sent
+    status           delivery_status not null default 'pending',
+    attempts         integer         not null default 0,      -- requests sent
+    rounds           integer         not null default 0,      -- steps of the schedule taken
+    next_attempt_at  timestamptz     not null default now(),
+    ring_at          timestamptz     not null default now(),
+    fence            bigint          not null default 0,
+    claimed_until    timestamptz,
+    last_status_code smallint,
+    last_error       text,
+    created_at       timestamptz     not null default now(),
+    finished_at      timestamptz,
+
+    constraint deliveries_one_per_event unique (subscription_id, event),
+    constraint finished_has_end check ((status = 'pending') = (finished_at is null))
+);
+create index deliveries_to_ring on deliveries (ring_at) where status = 'pending';
+
+-- Guards -------------------------------------------------------------------------------------------
+
+create function guard_job() returns trigger
+language plpgsql as $$
+begin
+    if new.status <> old.status then
+        if not job_status_can_move(old.status, new.status) then
+            raise exception 'job % cannot move from % to %', old.id, old.status, new.status
+                using errcode = 'AU001';
+        end if;
+        if job_status_is_final(new.status) and exists (
+            select from documents
+            where process_number = new.process_number and status in ('pending', 'processing')
+        ) then
+            raise exception 'job % cannot end with unfinished documents', old.id using errcode = 'AU002';
+        end if;
+    end if;
+    -- What callers can see carries the sequence; ringing and leasing is nobody's news.
+    if (new.status, new.total_documents, new.completed_documents, new.failed_documents,
+        new.processing_documents, new.downloaded_bytes, new.progress_percentage, new.error_code,
+        new.waiting_reason, new.next_attempt_at, new.updated_at)
+       is distinct from
+       (old.status, old.total_documents, old.completed_documents, old.failed_documents,
+        old.processing_documents, old.downloaded_bytes, old.progress_percentage, old.error_code,
+        old.waiting_reason, old.next_attempt_at, old.updated_at)
+    then
+        new.sequence := old.sequence + 1;
+        new.updated_at := now();
+    end if;
+    return new;
+end
+$$;
+create trigger guard_job before update on jobs for each row execute function guard_job();
+
+create function guard_document() returns trigger
+language plpgsql as $$
+begin
+    if not document_status_can_move(old.status, new.status) then
+        raise exception 'document % cannot move from % to %', old.id, old.status, new.status
+            using errcode = 'AU001';
+    end if;
+    return new;
+end
+$$;
+create trigger guard_document before update on documents for each row
+    when (old.status <> new.status) execute function guard_document();
+
+create function guard_delivery() returns trigger
+language plpgsql as $$
+begin
+    if not delivery_status_can_move(old.status, new.status) then
+        raise exception 'delivery % cannot move from % to %', old.id, old.status, new.status
+            using errcode = 'AU001';
+    end if;
+    return new;
+end
+$$;
+create trigger guard_delivery before update on deliveries for each row
+    when (old.status <> new.status) execute function guard_delivery();

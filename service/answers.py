@@ -1,0 +1,154 @@
+"""Making answers: rows become what a caller reads, links are signed at that moment and stored nowhere."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel
+from yarl import URL
+
+from service.core import cnj
+from service.core.documents import Document
+from service.core.events import MOST_DOCUMENTS
+from service.core.jobs import Job
+from service.core.processes import Process
+from service.core.settings import Settings
+from service.core.states import DocumentStatus, JobStatus
+from service.core.storage import Storage
+from service.core.subscriptions import WebhookState
+from service.schemas import DocumentAnswer, FilesAnswer, Links, ProcessAnswer, StatusAnswer
+
+
+def json_response(
+    answer: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
+    """Answer with a model as JSON, never to be kept by a shared cache."""
+    body = orjson.dumps(answer.model_dump(), option=orjson.OPT_UTC_Z)
+    return web.Response(
+        body=body,
+        status=status,
+        content_type="application/json",
+        headers={"Cache-Control": "private, no-cache", **(headers or {})},
+    )
+
+
+def document_answers(
+    documents: Sequence[Document], *, settings: Settings, storage: Storage
+) -> list[DocumentAnswer]:
+    """Show documents, newest first.
+
+    Up to 100 documents carry a presigned `download_url`; above that it is the stable redirect, because
+    signing thousands of links would hold up everybody else.
+    """
+    now = datetime.now(UTC)
+    presigned = len(documents) <= MOST_DOCUMENTS
+    return [_document(document, settings, storage, now if presigned else None) for document in documents]
+
+
+def status_answer(job: Job, documents: list[DocumentAnswer], webhook: WebhookState) -> StatusAnswer:
+    """Show a job with its documents."""
+    is_waiting = job.status is JobStatus.PENDING and job.waiting_reason is not None
+    return StatusAnswer(
+        process_number=cnj.mask(job.process_number),
+        job_id=job.id,
+        status=job.status,
+        sequence=job.sequence,
+        total_documents=job.total_documents,
+        completed_documents=job.completed_documents,
+        failed_documents=job.failed_documents,
+        pending_documents=job.pending_documents,
+        processing_documents=job.processing_documents,
+        progress_percentage=round(job.progress_percentage, 2),
+        downloaded_bytes=job.downloaded_bytes,
+        expected_bytes=job.expected_bytes,
+        error_code=job.error_code,
+        error_message=job.error_message,
+        waiting_reason=job.waiting_reason,
+        next_attempt_at=job.next_attempt_at if is_waiting else None,
+        webhook_url=without_query(webhook.url),
+        webhook_sent=webhook.sent_at is not None,
+        webhook_sent_at=webhook.sent_at,
+        webhook_attempts=webhook.attempts,
+        webhook_last_error=webhook.last_error,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        completed_at=job.finished_at,
+        documents=documents,
+    )
+
+
+def process_answer(
+    process: Process, job: Job, documents: list[DocumentAnswer], *, prefix: str
+) -> ProcessAnswer:
+    """Show a process with its present job."""
+    number = cnj.mask(process.number)
+    return ProcessAnswer(
+        process_number=number,
+        court=process.court,
+        subject=process.subject,
+        case_class=process.case_class,
+        status=job.status,
+        has_documents=None if process.listed_at is None else bool(documents),
+        documents_downloaded=job.status is JobStatus.COMPLETED,
+        total_documents=job.total_documents,
+        completed_documents=job.completed_documents,
+        failed_documents=job.failed_documents,
+        progress_percentage=round(job.progress_percentage, 2),
+        last_consultation=process.listed_at,
+        source_updated_at=process.source_updated_at,
+        created_at=process.created_at,
+        updated_at=process.updated_at,
+        job_id=job.id,
+        links=Links(
+            status=f"{prefix}/processes/{number}/status",
+            files=f"{prefix}/processes/{number}/files",
+            job=f"{prefix}/jobs/{job.id}",
+        ),
+        documents=documents,
+    )
+
+
+def files_answer(job: Job, documents: list[DocumentAnswer]) -> FilesAnswer:
+    """Show the documents of a process."""
+    return FilesAnswer(
+        process_number=cnj.mask(job.process_number),
+        job_id=job.id,
+        status=job.status,
+        total_documents=len(documents),
+        documents=documents,
+    )
+
+
+def without_query(url: str | None) -> str | None:
+    """Show a webhook URL without its query, where callers keep tokens."""
+    return None if url is None else str(URL(url, encoded=True).with_query(None))
+
+
+def _document(
+    document: Document, settings: Settings, storage: Storage, now: datetime | None
+) -> DocumentAnswer:
+    content_url = download_url = None
+    if document.status is DocumentStatus.AVAILABLE and document.object_key is not None:
+        content_url = download_url = f"{settings.public_url}/documents/{document.id}/content"
+        if now is not None:
+            download_url = storage.presign(document.object_key, filename=document.name, now=now)
+    return DocumentAnswer(
+        id=document.id,
+        uuid=document.portal_uuid,
+        position=document.position,
+        name=document.name,
+        type=document.type,
+        status=document.status,
+        size=document.size_bytes,
+        mime_type=document.media_type,
+        sha256=document.sha256.hex() if document.sha256 else None,
+        filed_at=document.filed_at,
+        download_url=download_url,
+        content_url=content_url,
+        error_code=document.error_code,
+        error_message=document.error_message,
+        attempts=document.attempts,
+        download_started_at=document.download_started_at,
+        download_completed_at=document.download_completed_at,
+    )

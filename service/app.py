@@ -1,0 +1,66 @@
+"""The API: what it opens, and which handler answers which path."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
+
+from aiohttp import web
+
+from service.core.db import open_database
+from service.core.outbound import open_outbound
+from service.core.queue import open_queue
+from service.core.settings import Settings
+from service.core.storage import open_storage
+from service.handlers import documents, health, jobs, problems, processes, webhooks
+from service.keys import DATABASE, OUTBOUND, QUEUE, SETTINGS, STORAGE
+from service.middleware import answer_problems, authenticate
+
+_MAX_BODY_BYTES = 64 * 1024
+
+T = TypeVar("T")
+
+
+def create_app(settings: Settings) -> web.Application:
+    """Compose the application; it opens its resources when it starts and closes them when it ends."""
+    app = web.Application(middlewares=[answer_problems, authenticate], client_max_size=_MAX_BODY_BYTES)
+    app[SETTINGS] = settings
+    app.cleanup_ctx.extend(
+        [
+            _opened(DATABASE, open_database),
+            _opened(QUEUE, open_queue),
+            _opened(STORAGE, open_storage),
+            _opened(OUTBOUND, open_outbound),
+        ]
+    )
+    for prefix in ("", "/api/v1"):
+        app.add_routes(_routes(prefix))
+    return app
+
+
+def _routes(prefix: str) -> list[web.RouteDef]:
+    return [
+        web.get(f"{prefix}/processes/{{number}}", processes.get_process, allow_head=False),
+        web.get(f"{prefix}/processes/{{number}}/status", processes.get_status, allow_head=False),
+        web.get(f"{prefix}/processes/{{number}}/files", processes.get_files, allow_head=False),
+        web.get(f"{prefix}/documents/{{document_id}}/content", documents.get_content),
+        web.post(f"{prefix}/jobs", jobs.create_job),
+        web.get(f"{prefix}/jobs/{{job_id}}", jobs.get_job, allow_head=False),
+        web.post(f"{prefix}/webhooks/webhook-validate", webhooks.validate),
+        web.post(f"{prefix}/webhooks/webhook-test-connectivity", webhooks.test_connectivity),
+        web.post(f"{prefix}/webhooks/webhook-send-test", webhooks.send_test),
+        web.post(f"{prefix}/webhooks/webhook-test-receiver", webhooks.test_receiver),
+        web.get(f"{prefix}/healthz", health.healthz),
+        web.get(f"{prefix}/readyz", health.readyz),
+        web.get(f"{prefix}/problems/{{code}}", problems.show),
+    ]
+
+
+def _opened(
+    key: web.AppKey[T], open_resource: Callable[[Settings], AbstractAsyncContextManager[T]]
+) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def lifetime(app: web.Application) -> AsyncIterator[None]:
+        async with open_resource(app[SETTINGS]) as resource:
+            app[key] = resource
+            yield
+
+    return lifetime

@@ -1,0 +1,139 @@
+"""Clients and their API keys: `autos_live_<id>_<secret><checksum>`, stored as SHA-256 only."""
+
+import hashlib
+import secrets
+import zlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from service.core import signing
+from service.core.db import Connection
+from service.core.errors import NotFoundError
+
+_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_PREFIX = "autos_live_"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Somebody who calls the API."""
+
+    id: UUID
+    name: str
+    webhook_secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What may be shown of a key."""
+
+    id: str
+    client: str
+    last_four: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+def new_key() -> str:
+    """Return a new key: 256 random bits and a checksum by which a typing error is seen at once."""
+    key_id = "".join(secrets.choice(_ALPHABET) for _ in range(10))
+    body = f"{_PREFIX}{key_id}_{''.join(secrets.choice(_ALPHABET) for _ in range(43))}"
+    return body + _checksum(body)
+
+
+def is_plausible(key: str) -> bool:
+    """Whether a key is worth a look-up; a key of another form was given by an operator."""
+    return not key.startswith(_PREFIX) or _checksum(key[:-6]) == key[-6:]
+
+
+async def ensure(conn: Connection, name: str, *, webhook_secret: bytes | None = None) -> tuple[Client, bool]:
+    """Return the client of this name and whether it is new; a given secret replaces the present one."""
+    row = await conn.fetchrow(
+        """insert into clients (name, webhook_secret) values ($1, $2)
+           on conflict (name) do nothing returning *""",
+        name,
+        webhook_secret or signing.new_secret(),
+    )
+    if row is not None:
+        return Client(row["id"], row["name"], row["webhook_secret"]), True
+    row = await conn.fetchrow(
+        "update clients set webhook_secret = coalesce($2, webhook_secret) where name = $1 returning *",
+        name,
+        webhook_secret,
+    )
+    if row is None:
+        raise NotFoundError(f"client {name} went away")
+    return Client(row["id"], row["name"], row["webhook_secret"]), False
+
+
+async def add_key(conn: Connection, client_id: UUID, key: str, *, expires_at: datetime | None = None) -> None:
+    """Store a key; the same key of the same client again changes nothing."""
+    key_id = key.split("_")[2] if key.startswith(_PREFIX) else f"given-{_hash(key).hex()[:10]}"
+    await conn.execute(
+        """insert into api_keys (id, client_id, key_sha256, last_four, expires_at)
+           values ($1, $2, $3, $4, $5) on conflict (key_sha256) do nothing""",
+        key_id,
+        client_id,
+        _hash(key),
+        key[-4:],
+        expires_at,
+    )
+
+
+async def list_keys(conn: Connection) -> list[ApiKey]:
+    """Return every key, oldest first."""
+    rows = await conn.fetch(
+        """select k.id, c.name as client, k.last_four, k.created_at, k.expires_at, k.revoked_at,
+                  k.last_used_at
+           from api_keys k join clients c on c.id = k.client_id order by k.created_at"""
+    )
+    return [ApiKey(**row) for row in rows]
+
+
+async def revoke_key(conn: Connection, key_id: str) -> None:
+    """Make a key worthless from now on.
+
+    Raises:
+        NotFoundError: no live key has this id.
+    """
+    done = await conn.fetchval(
+        "update api_keys set revoked_at = now() where id = $1 and revoked_at is null returning id", key_id
+    )
+    if done is None:
+        raise NotFoundError(f"no live key has the id {key_id}")
+
+
+async def authenticate(conn: Connection, key: str) -> Client | None:
+    """Return the client of a live key, or None; a miss costs the same as a hit.
+
+    The look-up is by the hash of 256 random bits, so its timing tells nothing about any key.
+    """
+    row = await conn.fetchrow(
+        """select c.id, c.name, c.webhook_secret, k.id as key_id,
+                  k.last_used_at is null or k.last_used_at < now() - $2::interval as is_stale
+           from api_keys k join clients c on c.id = k.client_id
+           where k.key_sha256 = $1 and k.revoked_at is null
+             and (k.expires_at is null or k.expires_at > now())""",
+        _hash(key),
+        timedelta(minutes=1),
+    )
+    if row is None:
+        return None
+    if row["is_stale"]:
+        await conn.execute("update api_keys set last_used_at = now() where id = $1", row["key_id"])
+    return Client(row["id"], row["name"], row["webhook_secret"])
+
+
+def _hash(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _checksum(body: str) -> str:
+    number, digits = zlib.crc32(body.encode()), ""
+    while number:
+        number, rest = divmod(number, 62)
+        digits = _ALPHABET[rest] + digits
+    return digits.rjust(6, "0")

@@ -1,0 +1,165 @@
+"""PostgreSQL: the pool, its time-outs, and the schema."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import orjson
+
+from service.core.errors import DatabaseUnavailableError, SchemaError
+from service.core.settings import Settings
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+    Pool = asyncpg.Pool
+
+SCHEMA_VERSION = 1
+_CONNECT_TIMEOUT_S = 2.0
+_COMMAND_TIMEOUT_S = 5.0
+# One lock for everybody who would change the schema at the same time; the number is arbitrary.
+_SCHEMA_LOCK = 4_127_650_065
+
+# What says that the server is away or cannot serve now, as opposed to a statement that is wrong.
+_UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+class Database:
+    """The pool of one process. A connection is held for statements only, never across a network call."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection.
+
+        Raises:
+            DatabaseUnavailableError: no connection within two seconds, or the server went away.
+        """
+        try:
+            conn = await self._pool.acquire(timeout=_CONNECT_TIMEOUT_S)
+            try:
+                yield conn
+            finally:
+                await asyncio.shield(self._pool.release(conn, timeout=_CONNECT_TIMEOUT_S))
+        except _UNAVAILABLE as error:
+            raise DatabaseUnavailableError(f"{type(error).__name__}: the database did not answer") from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection inside one transaction, committed when the block ends well."""
+        async with self.connection() as conn, conn.transaction():
+            yield conn
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """Open the pool and refuse a schema that this version does not know.
+
+    Raises:
+        DatabaseUnavailableError: the server does not answer.
+        SchemaError: no schema, or one of another version.
+    """
+    try:
+        pool = await asyncpg.create_pool(
+            settings.database_url.get_secret_value(),
+            min_size=1,
+            max_size=settings.database_pool_size,
+            timeout=_CONNECT_TIMEOUT_S,
+            command_timeout=_COMMAND_TIMEOUT_S,
+            init=_init_connection,
+            server_settings={
+                "application_name": "autos",
+                "statement_timeout": "5000",
+                "lock_timeout": "3000",
+                "idle_in_transaction_session_timeout": "15000",
+            },
+        )
+    except (*_UNAVAILABLE, asyncpg.PostgresError) as error:
+        raise DatabaseUnavailableError(f"cannot connect to the database: {type(error).__name__}") from error
+    try:
+        async with pool.acquire() as conn:
+            await _check_schema(conn)
+        yield Database(pool)
+    finally:
+        await _close(pool)
+
+
+async def upgrade(database_url: str) -> str:
+    """Bring an empty database to the present schema; say in one line what was done.
+
+    Safe to run from many processes at once.
+
+    Raises:
+        SchemaError: the database holds a schema of another version.
+    """
+    conn = await asyncpg.connect(database_url, timeout=_CONNECT_TIMEOUT_S, command_timeout=60)
+    try:
+        async with conn.transaction():
+            await conn.execute("select pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
+            if await _version(conn) is None:
+                await conn.execute(schema_path().read_text())
+                return f"schema version {SCHEMA_VERSION} created"
+            await _check_schema(conn)
+            return f"schema version {SCHEMA_VERSION} was already there"
+    finally:
+        await conn.close(timeout=_CONNECT_TIMEOUT_S)
+
+
+def schema_path() -> Path:
+    """Where `schema.sql` lies: at the top of a checkout, or inside an installed package."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "schema.sql"
+    return installed if installed.exists() else package.parent / "schema.sql"
+
+
+async def _init_connection(conn: Connection) -> None:
+    for name in ("json", "jsonb"):
+        await conn.set_type_codec(
+            name, schema="pg_catalog", encoder=_encode_json, decoder=orjson.loads, format="text"
+        )
+
+
+def _encode_json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+async def _version(conn: Connection) -> int | None:
+    if await conn.fetchval("select to_regclass('schema_version')") is None:
+        return None
+    version: int | None = await conn.fetchval("select max(version) from schema_version")
+    return version
+
+
+async def _check_schema(conn: Connection) -> None:
+    version = await _version(conn)
+    if version is None:
+        raise SchemaError("the database has no schema yet: run `python -m service db upgrade`")
+    if version != SCHEMA_VERSION:
+        raise SchemaError(f"the database has schema version {version}, this is for {SCHEMA_VERSION}")
+
+
+async def _close(pool: Pool) -> None:
+    try:
+        async with asyncio.timeout(5):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()

@@ -1,0 +1,268 @@
+"""Documents: one file of a process each, and the counts over them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from service.core.db import Connection
+from service.core.errors import NotFoundError
+from service.core.portal_records import DocumentRecord
+from service.core.states import DocumentStatus
+
+_COLUMNS = """
+    id, process_number, portal_uuid, position, name, type, has_file, declared_type, declared_bytes,
+    secrecy_level, filed_at, status, attempts, error_code, error_message, media_type, size_bytes, sha256,
+    object_key, download_started_at, download_completed_at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One row; `portal_uuid` is the portal's name for it, `id` ours, `sha256` 32 bytes."""
+
+    id: UUID
+    process_number: str
+    portal_uuid: UUID
+    position: int
+    name: str
+    type: str | None
+    has_file: bool
+    declared_type: str | None
+    declared_bytes: int | None
+    secrecy_level: int
+    filed_at: datetime | None
+    status: DocumentStatus
+    attempts: int
+    error_code: str | None
+    error_message: str | None
+    media_type: str | None
+    size_bytes: int | None
+    sha256: bytes | None
+    object_key: str | None
+    download_started_at: datetime | None
+    download_completed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many documents of a process are in which state, and the bytes they will have in all."""
+
+    total: int
+    completed: int
+    failed: int
+    processing: int
+    expected_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A document whose object is in S3."""
+
+    document_id: UUID
+    media_type: str
+    size_bytes: int
+    sha256: bytes
+    object_key: str
+    completed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A document that was tried and not got.
+
+    Attributes:
+        is_final: False when the same job will try again.
+        is_spent: whether the try counts as an attempt; waiting for the portal does not.
+    """
+
+    document_id: UUID
+    error_code: str
+    error_message: str
+    is_final: bool
+    is_spent: bool = True
+
+
+async def record_list(conn: Connection, number: str, job_id: UUID, records: Sequence[DocumentRecord]) -> None:
+    """Write the documents the portal lists; what failed under an earlier job is taken up again.
+
+    What is available stays so. What failed under this very job stays failed. What the portal no longer
+    lists and we never got ends as `withdrawn`.
+    """
+    await conn.execute(
+        """insert into documents as d
+               (process_number, job_id, portal_uuid, position, name, type, has_file, declared_type,
+                declared_bytes, secrecy_level, filed_at)
+           select $1, $2, r.* from unnest(
+               $3::uuid[], $4::int[], $5::text[], $6::text[], $7::bool[], $8::text[], $9::bigint[],
+               $10::smallint[], $11::timestamptz[]) r
+           on conflict (process_number, portal_uuid) do update
+           set position = excluded.position, name = excluded.name, type = excluded.type,
+               has_file = excluded.has_file, declared_type = excluded.declared_type,
+               declared_bytes = excluded.declared_bytes, secrecy_level = excluded.secrecy_level,
+               filed_at = excluded.filed_at, updated_at = now(),
+               job_id = case when d.status = 'available' then d.job_id else excluded.job_id end,
+               status = case when d.status = 'failed' and d.job_id <> excluded.job_id
+                             then 'pending' else d.status end,
+               error_code = case when d.job_id <> excluded.job_id then null else d.error_code end,
+               error_message = case when d.job_id <> excluded.job_id then null else d.error_message end,
+               attempts = case when d.status = 'failed' and d.job_id <> excluded.job_id
+                               then 0 else d.attempts end""",
+        number,
+        job_id,
+        [r.uuid for r in records],
+        [r.position for r in records],
+        [r.name for r in records],
+        [r.type_name for r in records],
+        [r.has_file for r in records],
+        [r.declared_type for r in records],
+        [r.declared_bytes for r in records],
+        [r.secrecy_level for r in records],
+        [r.filed_at for r in records],
+    )
+    await conn.execute(
+        """update documents
+           set status = 'failed', job_id = $2, updated_at = now(), error_code = 'withdrawn',
+               error_message = 'the portal no longer lists this document'
+           where process_number = $1 and status in ('pending', 'failed')
+             and portal_uuid <> all($3::uuid[])""",
+        number,
+        job_id,
+        [r.uuid for r in records],
+    )
+
+
+async def list_of_process(conn: Connection, number: str) -> list[Document]:
+    """Return the documents of a process, newest first as the court orders them."""
+    rows = await conn.fetch(
+        f"select {_COLUMNS} from documents where process_number = $1 order by position desc, id", number
+    )
+    return [_document(row) for row in rows]
+
+
+async def list_pending(conn: Connection, number: str) -> list[Document]:
+    """Return what remains to be fetched."""
+    rows = await conn.fetch(
+        f"""select {_COLUMNS} from documents where process_number = $1 and status = 'pending'
+            order by position desc, id""",
+        number,
+    )
+    return [_document(row) for row in rows]
+
+
+async def get_for_client(conn: Connection, document_id: UUID, client_id: UUID) -> Document:
+    """Return a document of a process that this client subscribed to.
+
+    Raises:
+        NotFoundError: no such document, or of somebody else's process.
+    """
+    row = await conn.fetchrow(
+        f"""select {_COLUMNS} from documents d where id = $1 and exists (
+                select from jobs j join subscriptions s on s.job_id = j.id
+                where j.process_number = d.process_number and s.client_id = $2)""",
+        document_id,
+        client_id,
+    )
+    if row is None:
+        raise NotFoundError("no such document")
+    return _document(row)
+
+
+async def object_keys(conn: Connection, document_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Return the S3 key of each of these documents that is available."""
+    rows = await conn.fetch(
+        "select id, object_key from documents where id = any($1::uuid[]) and object_key is not null",
+        document_ids,
+    )
+    return {row["id"]: row["object_key"] for row in rows}
+
+
+async def count(conn: Connection, number: str) -> Counts:
+    """Count the documents of a process; the caller holds its job."""
+    row = await conn.fetchrow(
+        """select count(*) as total,
+                  count(*) filter (where status = 'available') as completed,
+                  count(*) filter (where status = 'failed') as failed,
+                  count(*) filter (where status = 'processing') as processing,
+                  coalesce(sum(coalesce(size_bytes, declared_bytes)), 0)::bigint as expected_bytes
+           from documents where process_number = $1""",
+        number,
+    )
+    return Counts(**row) if row is not None else Counts(0, 0, 0, 0, 0)
+
+
+async def mark_started(conn: Connection, document_ids: Sequence[UUID]) -> None:
+    """pending → processing; the caller holds the job."""
+    await conn.execute(
+        """update documents set status = 'processing', updated_at = now(), download_completed_at = null,
+                  download_started_at = coalesce(download_started_at, now())
+           where id = any($1::uuid[]) and status = 'pending'""",
+        document_ids,
+    )
+
+
+async def mark_available(conn: Connection, stored: Sequence[Stored]) -> None:
+    """processing → available; the caller holds the job."""
+    await conn.execute(
+        """update documents d
+           set status = 'available', media_type = r.media_type, size_bytes = r.size_bytes, sha256 = r.sha256,
+               object_key = r.object_key, download_completed_at = r.completed_at, updated_at = now(),
+               attempts = d.attempts + 1, error_code = null, error_message = null
+           from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::timestamptz[])
+                as r(id, media_type, size_bytes, sha256, object_key, completed_at)
+           where d.id = r.id and d.status = 'processing'""",
+        [s.document_id for s in stored],
+        [s.media_type for s in stored],
+        [s.size_bytes for s in stored],
+        [s.sha256 for s in stored],
+        [s.object_key for s in stored],
+        [s.completed_at for s in stored],
+    )
+
+
+async def mark_missed(conn: Connection, missed: Sequence[Missed]) -> None:
+    """processing → failed, or → pending to be tried again; the caller holds the job."""
+    await conn.execute(
+        """update documents d
+           set status = case when r.is_final then 'failed'::document_status else 'pending' end,
+               error_code = r.code, error_message = r.message, updated_at = now(),
+               attempts = d.attempts + r.is_spent::int,
+               download_completed_at = case when r.is_final then now() end
+           from unnest($1::uuid[], $2::text[], $3::text[], $4::bool[], $5::bool[])
+                as r(id, code, message, is_final, is_spent)
+           where d.id = r.id and d.status = 'processing'""",
+        [m.document_id for m in missed],
+        [m.error_code for m in missed],
+        [m.error_message for m in missed],
+        [m.is_final for m in missed],
+        [m.is_spent for m in missed],
+    )
+
+
+async def hand_back(conn: Connection, number: str) -> None:
+    """processing → pending for all that a run leaves behind; the caller holds the job."""
+    await conn.execute(
+        """update documents set status = 'pending', updated_at = now()
+           where process_number = $1 and status = 'processing'""",
+        number,
+    )
+
+
+async def give_up(conn: Connection, number: str, *, error_code: str, error_message: str) -> None:
+    """Unfinished → failed, each with its own last error if it has one; the caller holds the job."""
+    await conn.execute(
+        """update documents
+           set status = 'failed', updated_at = now(), download_completed_at = now(),
+               error_message = case when error_code is null then $3 else error_message end,
+               error_code = coalesce(error_code, $2)
+           where process_number = $1 and status in ('pending', 'processing')""",
+        number,
+        error_code,
+        error_message,
+    )
+
+
+def _document(row: asyncpg.Record) -> Document:
+    return Document(**{**row, "status": DocumentStatus(row["status"])})

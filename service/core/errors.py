@@ -1,0 +1,132 @@
+"""The errors of the domain, named once.
+
+The API translates them into problem answers in `service/middleware.py`; the worker reads from the
+type whether trying again can help.
+"""
+
+from typing import ClassVar
+
+
+class AutosError(Exception):
+    """Any error that Autos names itself."""
+
+
+# What a caller can have done wrong ---------------------------------------------------------------
+
+
+class InvalidProcessNumberError(AutosError):
+    """The text is no CNJ process number; the message says why, in words fit for the caller."""
+
+
+class DestinationRefusedError(AutosError):
+    """A webhook URL that may not be called; the message names the rule, never an address found by DNS."""
+
+
+class NotFoundError(AutosError):
+    """What was asked for does not exist, or this client may not see it."""
+
+
+# What a dependency can do to us -------------------------------------------------------------------
+
+
+class LeaseLostError(AutosError):
+    """The job is no longer this worker's: it was cancelled, or taken over after its lease ran out."""
+
+
+class DatabaseUnavailableError(AutosError):
+    """PostgreSQL does not answer, or cannot serve now; trying again can help."""
+
+
+class SchemaError(AutosError):
+    """The database holds no schema, or one that this version does not know."""
+
+
+class StorageUnavailableError(AutosError):
+    """S3 did not take or give an object; trying again can help."""
+
+    code: ClassVar[str] = "storage_unavailable"
+
+
+class PortalError(AutosError):
+    """The portal did not give what was asked. `code` is the reason callers see as `error_code`."""
+
+    code: str = "portal_error"
+
+
+class PortalUnavailableError(PortalError):
+    """5xx, a time-out, a connection cut or a body cut short: trying again within seconds can help."""
+
+    code = "portal_unavailable"
+
+
+class BadContentError(PortalUnavailableError):
+    """200 with something that is not the document: the portal's web page, an error envelope, a wrong size."""
+
+    code = "bad_content"
+
+
+class CodexFailureError(PortalError):
+    """The court's document store failed behind the portal: few tries, spread over minutes."""
+
+    code = "codex_error"
+
+
+class PortalPausedError(PortalError):
+    """The portal refuses work for now, whoever asks; waiting costs the documents no attempt.
+
+    Args:
+        retry_after_s: seconds to wait as the portal asked, or None when it did not say.
+    """
+
+    code = "portal_paused"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class PortalThrottledError(PortalPausedError):
+    """429: too many requests."""
+
+    code = "throttled"
+
+
+class PortalUnauthorizedError(PortalPausedError):
+    """401 with an empty body: our token is missing or has expired."""
+
+    code = "upstream_auth"
+
+
+class PortalBlockedError(PortalPausedError):
+    """The gateway's firewall turned the request away."""
+
+    code = "upstream_blocked"
+
+
+class RefusedError(PortalError):
+    """Trying again cannot help."""
+
+    code = "refused"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class ProcessNotFoundError(RefusedError):
+    """The portal knows no such process, or no such document."""
+
+    code = "not_found"
+
+
+class NoAccessError(RefusedError):
+    """Our token is good but has no standing in this process."""
+
+    code = "no_access"
+
+
+class SecrecyError(RefusedError):
+    """The process or document is more secret than `AUTOS_MAX_SECRECY` allows."""
+
+    code = "secrecy_above_limit"

@@ -1,0 +1,98 @@
+"""What a webhook says: the event as it is stored, and the body as it is sent.
+
+The stored event never changes; links are added when it is sent, since nothing presigned is ever stored.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from service.core import cnj
+from service.core.documents import Document
+from service.core.jobs import Job
+from service.core.settings import Settings
+from service.core.states import DocumentStatus
+from service.core.storage import Storage
+
+MOST_DOCUMENTS = 100
+"""Above this many documents the list is left out of a webhook and links become redirects."""
+
+
+def job_event(job: Job, documents: Sequence[Document]) -> dict[str, Any]:
+    """Describe a final job, as its webhook will tell it for ever."""
+    event: dict[str, Any] = {
+        "type": f"job.{job.status}",
+        "timestamp": job.finished_at,
+        "process_number": cnj.mask(job.process_number),
+        "job_id": job.id,
+        "sequence": job.sequence,
+        "status": job.status,
+        "total_documents": job.total_documents,
+        "completed_documents": job.completed_documents,
+        "failed_documents": job.failed_documents,
+        "progress_percentage": job.progress_percentage,
+        "created_at": job.created_at,
+        "completed_at": job.finished_at,
+        "error_code": job.error_code,
+        "error_message": job.error_message,
+    }
+    if len(documents) <= MOST_DOCUMENTS:
+        event["documents"] = [_document(document) for document in documents]
+    stored: dict[str, Any] = orjson.loads(orjson.dumps(event, option=orjson.OPT_UTC_Z))
+    return stored
+
+
+def body(
+    event: Mapping[str, Any],
+    object_keys: Mapping[UUID, str],
+    *,
+    settings: Settings,
+    storage: Storage,
+    signed_at: datetime,
+) -> bytes:
+    """Return the bytes to send.
+
+    Args:
+        object_keys: the S3 key of each document, by its id.
+        signed_at: the time from which links count; the same time gives the same bytes, so that a repeat
+            after a crash between sending and noting it is identical.
+    """
+    links = [
+        _with_links(item, object_keys.get(UUID(item["id"])), settings, storage, signed_at)
+        for item in event.get("documents", ())
+    ]
+    number = event["process_number"]
+    sent = {**event, "documents_url": f"{settings.public_url}/processes/{number}/files"}
+    if "documents" in event:
+        sent["documents"] = links
+    return orjson.dumps(sent)
+
+
+def _document(document: Document) -> dict[str, Any]:
+    return {
+        "id": document.id,
+        "uuid": document.portal_uuid,
+        "name": document.name,
+        "type": document.type,
+        "size": document.size_bytes,
+        "mime_type": document.media_type,
+        "sha256": document.sha256.hex() if document.sha256 else None,
+        "status": document.status,
+        "error_code": document.error_code,
+        "error_message": document.error_message,
+    }
+
+
+def _with_links(
+    item: dict[str, Any], object_key: str | None, settings: Settings, storage: Storage, signed_at: datetime
+) -> dict[str, Any]:
+    if item["status"] != DocumentStatus.AVAILABLE or object_key is None:
+        return {**item, "download_url": None, "content_url": None}
+    return {
+        **item,
+        "download_url": storage.presign(object_key, filename=item["name"], now=signed_at),
+        "content_url": f"{settings.public_url}/documents/{item['id']}/content",
+    }

@@ -1,0 +1,72 @@
+"""Processes: the court cases, as the portal last described them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from service.core.db import Connection
+from service.core.errors import NotFoundError
+from service.core.portal_records import ProcessRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One court case; `number` is its 20 digits, `listed_at` when its documents were last listed."""
+
+    number: str
+    court: str | None
+    subject: str | None
+    case_class: str | None
+    secrecy_level: int | None
+    metadata: dict[str, Any]
+    source_updated_at: datetime | None
+    listed_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+async def lock(conn: Connection, number: str) -> Process:
+    """Return the process, written if new, locked until the transaction ends.
+
+    All who ask for one process at the same time pass through this lock one after the other.
+    """
+    select = "select * from processes where number = $1 for no key update"
+    row = await conn.fetchrow(select, number)
+    if row is None:
+        await conn.execute("insert into processes (number) values ($1) on conflict do nothing", number)
+        row = await conn.fetchrow(select, number)
+    return _process(row)
+
+
+async def get(conn: Connection, number: str) -> Process:
+    """Return the process.
+
+    Raises:
+        NotFoundError: it was never asked for.
+    """
+    return _process(await conn.fetchrow("select * from processes where number = $1", number))
+
+
+async def describe(conn: Connection, record: ProcessRecord) -> None:
+    """Write what the portal says of the process, and that its documents were listed just now."""
+    await conn.execute(
+        """update processes
+           set court = $2, subject = $3, case_class = $4, secrecy_level = $5, metadata = $6,
+               source_updated_at = $7, listed_at = now(), updated_at = now()
+           where number = $1""",
+        record.number,
+        record.court,
+        record.subject,
+        record.case_class,
+        record.secrecy_level,
+        record.metadata,
+        record.source_updated_at,
+    )
+
+
+def _process(row: asyncpg.Record | None) -> Process:
+    if row is None:
+        raise NotFoundError("this process was never asked for")
+    return Process(**row)

@@ -1,0 +1,90 @@
+"""Redis as the doorbell: arq tasks that carry nothing but an id.
+
+A lost ring loses nothing: the sweep of every worker reads PostgreSQL and rings again.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import orjson
+from arq.connections import ArqRedis
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from service.core.settings import Settings
+
+FETCH_PROCESS = "fetch_process"
+DELIVER = "deliver"
+JOBS_QUEUE = "autos:jobs"
+DELIVERIES_QUEUE = "autos:deliveries"
+
+REDIS_ERRORS = (RedisError, OSError, TimeoutError)
+"""Everything that a Redis which is away, silent or full can raise."""
+
+_RING_TIMEOUT_S = 1.5
+# A ring that was lost between Redis and a claim may be repeated under a new id after this long.
+_RING_BUCKET_S = 60
+
+log = logging.getLogger(__name__)
+
+
+class Queue:
+    """Rings arq's workers."""
+
+    def __init__(self, redis: ArqRedis) -> None:
+        self.redis = redis
+
+    async def ring_job(self, job_id: UUID, fence: int) -> bool:
+        """Ring for a pending job; False when Redis did not take it (the sweep will try again)."""
+        return await self._ring(FETCH_PROCESS, JOBS_QUEUE, job_id, fence)
+
+    async def ring_delivery(self, delivery_id: UUID, fence: int) -> bool:
+        """Ring for a pending delivery; False when Redis did not take it."""
+        return await self._ring(DELIVER, DELIVERIES_QUEUE, delivery_id, fence)
+
+    async def check(self) -> None:
+        """Ask Redis for a sign of life; raises one of `REDIS_ERRORS`."""
+        async with asyncio.timeout(_RING_TIMEOUT_S):
+            await self.redis.ping()
+
+    async def _ring(self, task: str, queue: str, row_id: UUID, fence: int) -> bool:
+        # The id holds the fence: rings for one state of a row collapse into one, while the ring after
+        # a claim that died is a new one, which arq would otherwise drop as already running.
+        ring_id = f"{task}:{row_id}:{fence}:{int(time.time()) // _RING_BUCKET_S}"
+        try:
+            async with asyncio.timeout(_RING_TIMEOUT_S):
+                await self.redis.enqueue_job(task, str(row_id), _job_id=ring_id, _queue_name=queue)
+        except REDIS_ERRORS as error:
+            log.warning("redis did not take a ring for %s: %s", task, type(error).__name__)
+            return False
+        return True
+
+
+@asynccontextmanager
+async def open_queue(settings: Settings) -> AsyncIterator[Queue]:
+    """Open the pool of Redis connections; Redis itself may be away."""
+    pool: ConnectionPool = ConnectionPool.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_connect_timeout=1,
+        socket_timeout=2,
+        health_check_interval=15,
+        retry=Retry(NoBackoff(), 1),
+    )
+    redis = ArqRedis(pool, job_serializer=serialize, job_deserializer=orjson.loads)
+    try:
+        yield Queue(redis)
+    finally:
+        await redis.aclose()
+        await pool.disconnect()
+
+
+def serialize(task: dict[str, Any]) -> bytes:
+    """Write a task as JSON. arq's default is pickle, which would run what somebody put into Redis."""
+    return orjson.dumps(task, default=repr)

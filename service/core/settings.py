@@ -1,0 +1,109 @@
+"""Every knob of Autos, in one frozen object read once at start-up from the environment."""
+
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """The settings of API and worker; each default works on a laptop, `.env.example` lists them all."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AUTOS_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    # Backends, by the names that other tools use too.
+    database_url: SecretStr = Field(
+        SecretStr("postgresql://postgres@127.0.0.1:5432/autos"), validation_alias="DATABASE_URL"
+    )
+    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), validation_alias="REDIS_URL")
+    s3_endpoint_url: str | None = Field(None, validation_alias="AWS_ENDPOINT_URL_S3")
+    aws_access_key_id: str | None = Field(None, validation_alias="AWS_ACCESS_KEY_ID")
+    aws_secret_access_key: SecretStr | None = Field(None, validation_alias="AWS_SECRET_ACCESS_KEY")
+    aws_session_token: SecretStr | None = Field(None, validation_alias="AWS_SESSION_TOKEN")
+    aws_region: str = Field("us-east-1", validation_alias="AWS_REGION")
+
+    # Storage.
+    bucket: str = "autos"
+    s3_public_url: str | None = None
+    """The S3 endpoint as callers reach it; the endpoint we use ourselves when unset."""
+    link_ttl_s: Annotated[int, Field(ge=60, le=604_800)] = 3600
+    upload_part_bytes: Annotated[int, Field(ge=5 * MIB)] = 8 * MIB
+    upload_buffer_bytes: Annotated[int, Field(ge=16 * MIB)] = 48 * MIB
+    """Bytes of all large documents that may be in memory at once in one worker process."""
+    max_document_bytes: PositiveInt = 4096 * MIB
+
+    # The portal.
+    portal_url: str = "https://portaldeservicos.pdpj.jus.br/api/v2"
+    portal_token: SecretStr | None = None
+    portal_redirect_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts beside the portal's own to which a redirect may lead; they never get the token."""
+    portal_concurrency: PositiveInt = 10
+    """The most requests in flight to the portal, over all workers."""
+    portal_concurrency_start: PositiveInt = 4
+    portal_read_timeout_s: PositiveFloat = 20.0
+    portal_pause_s: PositiveFloat = 30.0
+    """How long a job waits after the portal refused our token or our address."""
+    portal_min_bytes_per_s: PositiveInt = 1024
+    max_secrecy: Annotated[int, Field(ge=0, le=5)] = 0
+
+    # Jobs.
+    fresh_s: Annotated[int, Field(ge=0)] = 900
+    """How long a list of documents counts as fresh: a complete process is not fetched again before."""
+    jobs_per_worker: PositiveInt = 20
+    downloads_per_job: PositiveInt = 8
+    downloads_per_worker: PositiveInt = 32
+    lease_s: PositiveFloat = 20.0
+    job_deadline_s: PositiveInt = 21_600
+    job_retry_delays_s: Annotated[tuple[float, ...], NoDecode] = (15.0, 60.0, 300.0, 900.0)
+    """The waits between a job's runs while some of its documents keep failing for a passing reason."""
+    quick_retry_wait_s: PositiveFloat = 0.5
+    """The first wait of the quick tries within one run; it doubles."""
+    max_crashes: PositiveInt = 3
+    """A job whose worker died this often is given up as `worker_crashed`."""
+    sweep_interval_s: PositiveFloat = 1.0
+    drain_s: PositiveFloat = 20.0
+    """How long a stopping process lets running work finish before it hands it back."""
+
+    # Webhooks.
+    webhook_allow_private: bool = False
+    webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
+    webhook_timeout_s: PositiveFloat = 15.0
+    webhook_retry_delays_s: Annotated[tuple[float, ...], NoDecode] = (
+        5.0,
+        300.0,
+        1800.0,
+        7200.0,
+        18_000.0,
+        36_000.0,
+        50_400.0,
+        72_000.0,
+        86_400.0,
+    )
+    deliveries_per_worker: PositiveInt = 50
+
+    # The API.
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    public_url: str = "http://127.0.0.1:8000"
+    """The address of the API as callers reach it."""
+    database_pool_size: PositiveInt = 10
+    log_json: bool = False
+    log_level: str = "INFO"
+
+    @field_validator(
+        "portal_redirect_hosts",
+        "job_retry_delays_s",
+        "webhook_ports",
+        "webhook_retry_delays_s",
+        mode="before",
+    )
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        """Lists are written with commas in the environment: `AUTOS_WEBHOOK_PORTS=443,8443`."""
+        return (
+            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        )

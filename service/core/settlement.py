@@ -1,0 +1,81 @@
+"""The end of a job: documents, final status and one delivery per subscription in one transaction."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from service.core import deliveries, documents, events, jobs, subscriptions
+from service.core.db import Connection
+from service.core.documents import Counts
+from service.core.jobs import Job
+from service.core.states import JobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something ended as it did: a stable code and words for the caller."""
+
+    code: str
+    message: str
+
+
+NOT_FETCHED = Reason("not_fetched", "the job ended before this document was fetched")
+CANCELLED = Reason("cancelled", "the job was cancelled")
+_ALL_FAILED = Reason("all_documents_failed", "none of the documents could be fetched")
+
+
+async def settle(
+    conn: Connection,
+    job: Job,
+    *,
+    error: Reason | None = None,
+    left_over: Reason = NOT_FETCHED,
+    is_cancelled: bool = False,
+    downloaded_bytes: int = 0,
+) -> list[UUID]:
+    """Write the final status of a job that the caller holds; return the deliveries to ring for.
+
+    Args:
+        error: why the run as a whole failed (the process could not be read, the worker crashed), whatever
+            its documents are; None when the documents decide.
+        left_over: the reason of documents still unfinished that have none of their own.
+    """
+    left_over = error or left_over
+    await documents.give_up(
+        conn, job.process_number, error_code=left_over.code, error_message=left_over.message
+    )
+    counts = await documents.count(conn, job.process_number)
+    status = JobStatus.CANCELLED if is_cancelled else _status(counts, error)
+    if status is JobStatus.FAILED and error is None:
+        error = _ALL_FAILED
+    final = await jobs.finish(
+        conn,
+        job.id,
+        status,
+        counts,
+        error_code=error.code if error else None,
+        error_message=error.message if error else None,
+        downloaded_bytes=downloaded_bytes,
+    )
+    return await _tell(conn, final)
+
+
+async def cancel(conn: Connection, job_id: UUID) -> list[UUID]:
+    """Cancel a job if it is not final yet; return the deliveries to ring for."""
+    job = await jobs.lock_to_cancel(conn, job_id)
+    if job is None:
+        return []
+    return await settle(conn, job, error=CANCELLED, is_cancelled=True)
+
+
+def _status(counts: Counts, error: Reason | None) -> JobStatus:
+    if error is not None or (counts.failed > 0 and counts.completed == 0):
+        return JobStatus.FAILED
+    return JobStatus.PARTIAL if counts.failed > 0 else JobStatus.COMPLETED
+
+
+async def _tell(conn: Connection, job: Job) -> list[UUID]:
+    subscribed = await subscriptions.list_with_webhook(conn, job.id)
+    if not subscribed:
+        return []
+    event = events.job_event(job, await documents.list_of_process(conn, job.process_number))
+    return await deliveries.create(conn, [s.id for s in subscribed], event=event["type"], payload=event)

@@ -1,0 +1,73 @@
+"""What happens when a caller asks for a process: join the running job, use what is there, or begin."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from service.core import deliveries, documents, events, jobs, processes, subscriptions
+from service.core.db import Connection
+from service.core.jobs import Job
+from service.core.processes import Process
+from service.core.settings import Settings
+from service.core.states import JobStatus
+
+
+class Outcome(StrEnum):
+    """How a request was met."""
+
+    CREATED = "created"
+    JOINED = "joined"
+    CACHED = "cached"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The job a caller is now subscribed to; `delivery_ids` are to be rung for after the commit."""
+
+    job: Job
+    outcome: Outcome
+    delivery_ids: list[UUID]
+
+
+async def submit(
+    conn: Connection,
+    number: str,
+    client_id: UUID,
+    *,
+    webhook_url: str | None,
+    force_refresh: bool,
+    settings: Settings,
+) -> Submission:
+    """Subscribe the client to the job that brings the process in, inside the caller's transaction.
+
+    All requests for one process pass one after the other (the lock on its row), so that fifty at once
+    make one job. After the commit the caller rings for the job (when created) and the deliveries.
+    """
+    process = await processes.lock(conn, number)
+    if active := await jobs.lock_active(conn, number):
+        await subscriptions.add(conn, active.id, client_id, webhook_url)
+        return Submission(active, Outcome.JOINED, [])
+    latest = await jobs.latest(conn, number)
+    if latest and not force_refresh and _is_fresh(process, latest, settings):
+        return await _use_what_is_there(conn, latest, client_id, webhook_url)
+    job = await jobs.create(conn, number, deadline_s=settings.job_deadline_s)
+    await subscriptions.add(conn, job.id, client_id, webhook_url)
+    return Submission(job, Outcome.CREATED, [])
+
+
+def _is_fresh(process: Process, latest: Job, settings: Settings) -> bool:
+    if latest.status is not JobStatus.COMPLETED or process.listed_at is None:
+        return False
+    return datetime.now(UTC) - process.listed_at < timedelta(seconds=settings.fresh_s)
+
+
+async def _use_what_is_there(
+    conn: Connection, job: Job, client_id: UUID, webhook_url: str | None
+) -> Submission:
+    subscription = await subscriptions.add(conn, job.id, client_id, webhook_url)
+    if webhook_url is None:
+        return Submission(job, Outcome.CACHED, [])
+    event = events.job_event(job, await documents.list_of_process(conn, job.process_number))
+    ids = await deliveries.create(conn, [subscription.id], event=event["type"], payload=event)
+    return Submission(job, Outcome.CACHED, ids)

@@ -1,0 +1,96 @@
+"""Jobs: submit one, see how it goes."""
+
+from uuid import UUID
+
+from aiohttp import web
+
+from service import answers
+from service.core import cnj, documents, jobs, submission, subscriptions
+from service.core.errors import NotFoundError
+from service.core.jobs import Job
+from service.core.outbound import OutboundPolicy, parse_destination
+from service.core.submission import Outcome, Submission
+from service.keys import CLIENT, DATABASE, QUEUE, SETTINGS, STORAGE
+from service.requests import read_json, read_query
+from service.schemas import JobRequest, NoQuery
+
+_POLL_AGAIN_S = "1"
+
+
+async def create_job(request: web.Request) -> web.Response:
+    """Submit a process: 202 with the job, or 200 when everything is there already."""
+    read_query(request, NoQuery)
+    body = await read_json(request, JobRequest)
+    number = cnj.parse_process_number(body.process_number)
+    submitted = await submit(request, number, body.webhook_url, force_refresh=body.force_refresh)
+    job = submitted.job
+    headers = {"Location": f"{api_prefix(request)}/jobs/{job.id}"}
+    if submitted.outcome is Outcome.CACHED:
+        return await show_status(request, job, headers=headers)
+    return await show_status(request, job, status=202, headers={**headers, "Retry-After": _POLL_AGAIN_S})
+
+
+async def get_job(request: web.Request) -> web.Response:
+    """Show a job that this client subscribed to."""
+    read_query(request, NoQuery)
+    job_id = path_uuid(request, "job_id")
+    async with request.app[DATABASE].connection() as conn:
+        job = await jobs.get_for_client(conn, job_id, request[CLIENT].id)
+    return await show_status(request, job)
+
+
+async def submit(
+    request: web.Request, number: str, webhook_url: str | None, *, force_refresh: bool
+) -> Submission:
+    """Write the submission, then ring; a ring that Redis does not take is the sweep's to repeat."""
+    app, url = request.app, checked_webhook_url(request, webhook_url)
+    async with app[DATABASE].transaction() as conn:
+        submitted = await submission.submit(
+            conn,
+            number,
+            request[CLIENT].id,
+            webhook_url=url,
+            force_refresh=force_refresh,
+            settings=app[SETTINGS],
+        )
+    if submitted.outcome is Outcome.CREATED:
+        await app[QUEUE].ring_job(submitted.job.id, submitted.job.fence)
+    for delivery_id in submitted.delivery_ids:
+        await app[QUEUE].ring_delivery(delivery_id, 0)
+    return submitted
+
+
+def checked_webhook_url(request: web.Request, url: str | None) -> str | None:
+    """Return the canonical form of a webhook URL.
+
+    Raises:
+        DestinationRefusedError: it may not be called; nothing has been written.
+    """
+    if url is None:
+        return None
+    return str(parse_destination(url, OutboundPolicy.from_settings(request.app[SETTINGS])).url)
+
+
+async def show_status(
+    request: web.Request, job: Job, *, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
+    """Answer with the job, its documents and the client's webhook."""
+    app = request.app
+    async with app[DATABASE].connection() as conn:
+        rows = await documents.list_of_process(conn, job.process_number)
+        webhook = await subscriptions.webhook_state(conn, job.id, request[CLIENT].id)
+    shown = answers.document_answers(rows, settings=app[SETTINGS], storage=app[STORAGE])
+    return answers.json_response(answers.status_answer(job, shown, webhook), status=status, headers=headers)
+
+
+def api_prefix(request: web.Request) -> str:
+    """Return the prefix under which the caller called, for links in the same style."""
+    return "/api/v1" if request.path.startswith("/api/v1/") else ""
+
+
+def path_uuid(request: web.Request, name: str) -> UUID:
+    """Return an id from the path; what is no UUID is no id of ours, hence not found."""
+    try:
+        return UUID(request.match_info[name])
+    except ValueError as error:
+        raise NotFoundError("no such id") from error

@@ -1,0 +1,38 @@
+"""The pages behind the `type` of every problem."""
+
+from html import escape
+
+from aiohttp import web
+
+from service.core.errors import NotFoundError
+from service.middleware import public
+from service.problems import CATALOGUE
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title} · Autos</title>
+<style>
+body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem;
+       color-scheme: light dark }}
+code {{ font-size: .95em }}
+</style>
+<p><code>{code}</code> · HTTP {status}</p>
+<h1>{title}</h1>
+<p>{meaning}</p>
+</html>
+"""
+
+
+@public
+async def show(request: web.Request) -> web.Response:
+    """Explain one type of problem."""
+    problem = CATALOGUE.get(request.match_info["code"])
+    if problem is None:
+        raise NotFoundError("there is no such type of problem")
+    page = _PAGE.format(
+        title=escape(problem.title),
+        code=escape(problem.code),
+        status=problem.status,
+        meaning=escape(problem.meaning),
+    )
+    return web.Response(text=page, content_type="text/html")

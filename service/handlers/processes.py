@@ -1,0 +1,49 @@
+"""Processes: ask for one, see how it goes, get its files."""
+
+from aiohttp import web
+
+from service import answers
+from service.core import cnj, documents, jobs, processes
+from service.handlers.jobs import api_prefix, checked_webhook_url, show_status, submit
+from service.keys import CLIENT, DATABASE, SETTINGS, STORAGE
+from service.requests import read_query
+from service.schemas import NoQuery, ProcessQuery
+
+
+async def get_process(request: web.Request) -> web.Response:
+    """Answer what is known at once; with `auto_download` see to it that the documents come in."""
+    number = cnj.parse_process_number(request.match_info["number"])
+    query = read_query(request, ProcessQuery)
+    checked_webhook_url(request, query.webhook_url)
+    if query.auto_download:
+        await submit(request, number, query.webhook_url, force_refresh=query.force_refresh)
+    app = request.app
+    async with app[DATABASE].connection() as conn:
+        job = await jobs.latest_for_client(conn, number, request[CLIENT].id)
+        process = await processes.get(conn, number)
+        rows = await documents.list_of_process(conn, number)
+    shown = answers.document_answers(rows, settings=app[SETTINGS], storage=app[STORAGE])
+    prefix = api_prefix(request)
+    answer = answers.process_answer(process, job, shown, prefix=prefix)
+    return answers.json_response(answer, headers={"Location": f"{prefix}/jobs/{job.id}"})
+
+
+async def get_status(request: web.Request) -> web.Response:
+    """Show the progress of the client's newest job of this process, with every document."""
+    number = cnj.parse_process_number(request.match_info["number"])
+    read_query(request, NoQuery)
+    async with request.app[DATABASE].connection() as conn:
+        job = await jobs.latest_for_client(conn, number, request[CLIENT].id)
+    return await show_status(request, job)
+
+
+async def get_files(request: web.Request) -> web.Response:
+    """List the documents of this process with fresh links."""
+    number = cnj.parse_process_number(request.match_info["number"])
+    read_query(request, NoQuery)
+    app = request.app
+    async with app[DATABASE].connection() as conn:
+        job = await jobs.latest_for_client(conn, number, request[CLIENT].id)
+        rows = await documents.list_of_process(conn, number)
+    shown = answers.document_answers(rows, settings=app[SETTINGS], storage=app[STORAGE])
+    return answers.json_response(answers.files_answer(job, shown))

@@ -1,0 +1,19 @@
+"""Where handlers find what the application opened, and who is calling."""
+
+from aiohttp import web
+
+from service.core.clients import Client
+from service.core.db import Database
+from service.core.outbound import Outbound
+from service.core.queue import Queue
+from service.core.settings import Settings
+from service.core.storage import Storage
+
+SETTINGS = web.AppKey("settings", Settings)
+DATABASE = web.AppKey("database", Database)
+QUEUE = web.AppKey("queue", Queue)
+STORAGE = web.AppKey("storage", Storage)
+OUTBOUND = web.AppKey("outbound", Outbound)
+
+CLIENT = web.RequestKey("client", Client)
+"""Set by the middleware on every request that had to bring a key."""

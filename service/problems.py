@@ -1,0 +1,141 @@
+"""The catalogue of problems (RFC 9457): every error an answer can name, with its page of documentation."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One type of problem; `code` is the last part of its URI, `title` never varies."""
+
+    code: str
+    status: int
+    title: str
+    meaning: str
+
+
+BAD_REQUEST = Problem(
+    "bad-request", 400, "The request could not be read", "The body is not the JSON it says it is."
+)
+UNAUTHORIZED = Problem(
+    "unauthorized",
+    401,
+    "A valid API key is required",
+    "Send your key as `Authorization: Bearer <key>` or `X-API-Key: <key>`. The key is missing, unknown, "
+    "expired or revoked; the answer does not say which.",
+)
+NOT_FOUND = Problem(
+    "not-found",
+    404,
+    "Not found",
+    "There is no such thing, or it belongs to another client. A process is known to a client once it asked "
+    "for it with `GET /processes/{number}` or `POST /jobs`.",
+)
+METHOD_NOT_ALLOWED = Problem(
+    "method-not-allowed", 405, "Method not allowed", "The `Allow` header names the methods of this path."
+)
+PAYLOAD_TOO_LARGE = Problem(
+    "payload-too-large", 413, "The body is too large", "A body may have 64 KiB at most."
+)
+UNSUPPORTED_MEDIA_TYPE = Problem(
+    "unsupported-media-type",
+    415,
+    "The body has an unsupported type",
+    "Send `Content-Type: application/json`, without a content encoding.",
+)
+INVALID_REQUEST = Problem(
+    "invalid-request",
+    422,
+    "The request is invalid",
+    "`errors` lists what is wrong, each with a JSON Pointer to the member or parameter.",
+)
+INVALID_PROCESS_NUMBER = Problem(
+    "invalid-process-number",
+    422,
+    "Not a CNJ process number",
+    "A number has the form NNNNNNN-DD.AAAA.J.TR.OOOO (or its 20 digits) with the right check digits DD.",
+)
+INTERNAL = Problem(
+    "internal-error", 500, "Internal error", "A defect of ours; it was logged. Trying again may help."
+)
+NOT_AVAILABLE = Problem(
+    "document-not-available",
+    409,
+    "The document is not available",
+    "The document has not been fetched (yet); its status and error code say why.",
+)
+UNAVAILABLE = Problem(
+    "service-unavailable",
+    503,
+    "The service is unavailable for a moment",
+    "A dependency does not answer. Nothing was lost; try again after `Retry-After` seconds.",
+)
+TIMEOUT = Problem("request-timeout", 408, "The request took too long", "The body did not arrive in time.")
+
+CATALOGUE = {
+    problem.code: problem
+    for problem in (
+        BAD_REQUEST,
+        UNAUTHORIZED,
+        NOT_FOUND,
+        METHOD_NOT_ALLOWED,
+        TIMEOUT,
+        NOT_AVAILABLE,
+        PAYLOAD_TOO_LARGE,
+        UNSUPPORTED_MEDIA_TYPE,
+        INVALID_REQUEST,
+        INVALID_PROCESS_NUMBER,
+        INTERNAL,
+        UNAVAILABLE,
+    )
+}
+
+
+class ProblemError(Exception):
+    """Ends a handler with a problem answer.
+
+    Args:
+        detail: helps the human; no internals.
+        errors: for validation, items of `detail` and `pointer` (a JSON Pointer as URI fragment).
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        detail: str | None = None,
+        *,
+        errors: list[dict[str, str]] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(problem.title)
+        self.problem = problem
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers or {}
+
+
+def invalid(pointer: str, detail: str) -> ProblemError:
+    """One thing is wrong, at one place."""
+    return ProblemError(INVALID_REQUEST, detail, errors=[{"pointer": pointer, "detail": detail}])
+
+
+def problem_response(error: ProblemError, *, base_url: str, instance: str) -> web.Response:
+    """Answer with `application/problem+json`."""
+    body: dict[str, Any] = {
+        "type": f"{base_url}/problems/{error.problem.code}",
+        "title": error.problem.title,
+        "status": error.problem.status,
+        "detail": error.detail or error.problem.meaning,
+        "instance": instance,
+    }
+    if error.errors:
+        body["errors"] = error.errors
+    return web.Response(
+        body=orjson.dumps(body),
+        status=error.problem.status,
+        content_type="application/problem+json",
+        headers=error.headers,
+    )

@@ -1,0 +1,71 @@
+"""Reading a request: its query and its JSON body, each checked against a model."""
+
+import asyncio
+from typing import Any, TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import ValidationError
+
+from service import problems
+from service.problems import ProblemError
+from service.schemas import Request
+
+R = TypeVar("R", bound=Request)
+
+_BODY_TIMEOUT_S = 10.0
+
+
+def read_query(request: web.Request, model: type[R]) -> R:
+    """Return the query as `model`; anything unknown, doubled or of a wrong form is a 422."""
+    for name in request.query:
+        if len(request.query.getall(name)) > 1:
+            raise problems.invalid(f"#/{name}", "given more than once")
+    return _validate(model, dict(request.query))
+
+
+async def read_json(request: web.Request, model: type[R]) -> R:
+    """Return the JSON body as `model`.
+
+    Raises:
+        ProblemError: 400 not JSON, 408 too slow, 413 too large, 415 another type, 422 not as described.
+    """
+    return _validate(model, _parse(await _read_body(request)))
+
+
+async def read_object(request: web.Request) -> tuple[bytes, dict[str, Any]]:
+    """Return a JSON object of any shape, and the very bytes it came in; raises like `read_json`."""
+    body = await _read_body(request)
+    value = _parse(body)
+    if not isinstance(value, dict):
+        raise problems.invalid("#", "should be a JSON object")
+    return body, value
+
+
+async def _read_body(request: web.Request) -> bytes:
+    if request.content_type != "application/json" or request.headers.get("Content-Encoding"):
+        raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE)
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT_S):
+            return await request.read()
+    except TimeoutError as error:
+        raise ProblemError(problems.TIMEOUT) from error
+
+
+def _parse(body: bytes) -> object:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ProblemError(problems.BAD_REQUEST, f"the body is not JSON: {error.msg}") from error
+
+
+def _validate(model: type[R], value: object) -> R:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        errors = [
+            {"pointer": "#/" + "/".join(str(part) for part in item["loc"]), "detail": item["msg"]}
+            for item in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+        detail = "; ".join(f"{item['pointer'][2:] or 'body'}: {item['detail']}" for item in errors)
+        raise ProblemError(problems.INVALID_REQUEST, detail, errors=errors) from error

@@ -1,0 +1,1 @@
+"""The arq worker: fetches documents and sends webhooks."""

@@ -1,0 +1,25 @@
+"""`python -m worker`: one worker process."""
+
+import sys
+
+import uvloop
+
+from service.core.errors import DatabaseUnavailableError, SchemaError
+from service.core.log import configure_logging
+from service.core.settings import Settings
+from worker.main import run_worker
+
+
+def main() -> int:
+    """Run until SIGTERM; return the process's exit status."""
+    settings = Settings()
+    configure_logging(settings)
+    try:
+        uvloop.run(run_worker(settings))
+    except (DatabaseUnavailableError, SchemaError) as error:
+        sys.stderr.write(f"autos worker: {error}\n")
+        return 1
+    return 0
+
+
+sys.exit(main())

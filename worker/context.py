@@ -1,0 +1,53 @@
+"""What a worker process holds open, once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+from service.core.db import Database, open_database
+from service.core.outbound import Outbound, open_outbound
+from service.core.portal import Portal, open_portal
+from service.core.portal_limit import PortalLimit, open_portal_limit
+from service.core.queue import Queue, open_queue
+from service.core.settings import Settings
+from service.core.storage import Storage, open_storage
+
+
+@dataclass(frozen=True)
+class Context:
+    """The open resources that tasks work with.
+
+    Attributes:
+        downloads: places for documents in flight in this process.
+        stopping: set when the process should end; tasks then begin nothing new.
+    """
+
+    settings: Settings
+    db: Database
+    queue: Queue
+    portal: Portal
+    portal_limit: PortalLimit
+    storage: Storage
+    outbound: Outbound
+    downloads: asyncio.Semaphore
+    worker_id: UUID = field(default_factory=uuid4)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@asynccontextmanager
+async def open_context(settings: Settings) -> AsyncIterator[Context]:
+    """Open everything a worker needs, and close it in the opposite order."""
+    async with AsyncExitStack() as stack:
+        queue = await stack.enter_async_context(open_queue(settings))
+        yield Context(
+            settings=settings,
+            db=await stack.enter_async_context(open_database(settings)),
+            queue=queue,
+            portal=await stack.enter_async_context(open_portal(settings)),
+            portal_limit=await stack.enter_async_context(open_portal_limit(queue.redis, settings)),
+            storage=await stack.enter_async_context(open_storage(settings)),
+            outbound=await stack.enter_async_context(open_outbound(settings)),
+            downloads=asyncio.Semaphore(settings.downloads_per_worker),
+        )

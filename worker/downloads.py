@@ -1,0 +1,150 @@
+"""The documents of one run: fetched concurrently, each streamed from the portal to S3."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from service.core.documents import Document, Missed, Stored
+from service.core.errors import (
+    CodexFailureError,
+    PortalError,
+    PortalPausedError,
+    PortalThrottledError,
+    PortalUnavailableError,
+    RefusedError,
+    SecrecyError,
+    StorageUnavailableError,
+)
+from service.core.jobs import Job
+from worker.context import Context
+from worker.ledger import Ledger
+
+PASSING_ERRORS = (PortalUnavailableError, StorageUnavailableError)
+"""Errors worth another try within seconds."""
+
+_LONGEST_WAIT_IN_A_RUN_S = 30.0
+_MOST_WAITS_IN_A_RUN = 20
+
+log = logging.getLogger(__name__)
+
+
+class Downloads:
+    """Fetches the pending documents of one job.
+
+    Attributes:
+        pause: why the portal refuses work for now, once it did; nothing new is begun then.
+        left_over: the error that some document may overcome in a later run of this job, if any.
+        is_cut_short: whether documents were left alone because the process is stopping.
+    """
+
+    def __init__(self, context: Context, job: Job, ledger: Ledger) -> None:
+        self._context = context
+        self._job = job
+        self._ledger = ledger
+        self.pause: PortalPausedError | None = None
+        self.left_over: PortalError | StorageUnavailableError | None = None
+        self.is_cut_short = False
+
+    async def run(self, documents: list[Document]) -> None:
+        """Fetch them all, `downloads_per_job` at a time; the failure of one never fails another."""
+        waiting = iter(documents)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(len(documents), self._context.settings.downloads_per_job)):
+                group.create_task(self._fetch_while_there_are(waiting))
+
+    async def _fetch_while_there_are(self, waiting: Iterator[Document]) -> None:
+        # All consumers share one iterator: who is free takes the next.
+        for document in waiting:
+            if self.pause:
+                return
+            if self._context.stopping.is_set():
+                self.is_cut_short = True
+                return
+            async with self._context.downloads:
+                await self._fetch(document)
+
+    async def _fetch(self, document: Document) -> None:
+        self._ledger.started(document)
+        try:
+            self._ledger.stored(await self._fetch_with_quick_tries(document))
+        except PortalPausedError as error:
+            self.pause = error
+            self._miss(document, error, is_final=False, is_spent=False)
+        except (CodexFailureError, *PASSING_ERRORS) as error:
+            self.left_over = error
+            self._miss(document, error, is_final=False)
+        except PortalError as error:
+            self._miss(document, error, is_final=True)
+        except Exception:
+            # A defect of ours must not cost the other documents; the log has the traceback.
+            log.exception("document %s", document.id)
+            self._miss(document, RefusedError("internal error", code="internal_error"), is_final=True)
+
+    def _miss(
+        self,
+        document: Document,
+        error: PortalError | StorageUnavailableError,
+        *,
+        is_final: bool,
+        is_spent: bool = True,
+    ) -> None:
+        log.info("document %s not fetched: %s", document.id, error.code)
+        self._ledger.missed(
+            Missed(document.id, error.code, str(error) or error.code, is_final=is_final, is_spent=is_spent)
+        )
+
+    async def _fetch_with_quick_tries(self, document: Document) -> Stored:
+        if document.secrecy_level > self._context.settings.max_secrecy:
+            raise SecrecyError("the document is more secret than this system may fetch")
+        if not document.has_file:
+            raise RefusedError("the portal lists this document without a file", code="no_file")
+        async for attempt in quick_tries(self._context):
+            with attempt:
+                number = attempt.retry_state.attempt_number
+                return await self._fetch_when_not_throttled(document, number)
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def _fetch_when_not_throttled(self, document: Document, number: int) -> Stored:
+        for _ in range(_MOST_WAITS_IN_A_RUN):
+            try:
+                return await self._fetch_once(document, number)
+            except PortalThrottledError as error:
+                await self._context.portal_limit.throttled(error.retry_after_s)
+                if (error.retry_after_s or 0) > _LONGEST_WAIT_IN_A_RUN_S:
+                    raise
+        raise PortalThrottledError("the portal kept asking for fewer requests")
+
+    async def _fetch_once(self, document: Document, number: int) -> Stored:
+        context = self._context
+        async with (
+            context.portal_limit.slot(),
+            context.portal.open_document(document.process_number, document.portal_uuid) as stream,
+        ):
+            # Every try of every run has a key of its own: a late write of a run that was taken for dead
+            # can overwrite nothing, and the row says which object is real.
+            name = f"{self._job.fence}-{document.attempts}-{number}.{stream.extension}"
+            stored = await context.storage.store(
+                f"processes/{document.process_number}/{document.portal_uuid}/{name}",
+                stream.chunks,
+                media_type=stream.media_type,
+                expected_bytes=document.declared_bytes,
+                max_bytes=context.settings.max_document_bytes,
+                on_bytes=lambda size: self._ledger.received(document, size),
+            )
+        await context.portal_limit.succeeded()
+        return Stored(
+            document.id, stream.media_type, stored.size_bytes, stored.sha256, stored.key, datetime.now(UTC)
+        )
+
+
+def quick_tries(context: Context) -> AsyncRetrying:
+    """Three tries within seconds, for errors that pass; the slow ones are the job's schedule."""
+    return AsyncRetrying(
+        retry=retry_if_exception_type(PASSING_ERRORS),
+        stop=stop_after_attempt(3),
+        wait=wait_exponential_jitter(initial=context.settings.quick_retry_wait_s, max=10, jitter=0.5),
+        reraise=True,
+    )

@@ -1,0 +1,141 @@
+"""arq's wiring: two queues in one process, so that a slow receiver never holds a download back.
+
+What we change of arq 0.28 stands here: it outlives Redis, it stops picking when told to, and it is
+handed our own connections.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from uuid import UUID
+
+import arq
+import orjson
+from arq.worker import Function
+
+from service.core.queue import (
+    DELIVER,
+    DELIVERIES_QUEUE,
+    FETCH_PROCESS,
+    JOBS_QUEUE,
+    REDIS_ERRORS,
+    serialize,
+)
+from service.core.settings import Settings
+from worker.context import Context, open_context
+from worker.sweep import Sweep
+from worker.tasks.deliver import deliver
+from worker.tasks.fetch_process import fetch_process
+
+_REDIS_WAIT_S = 1.0
+_POLL_DELAY_S = 0.1
+
+Task = Callable[[Context, UUID], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+class Worker(arq.Worker):
+    """arq's worker, which ends its process when Redis goes away; this one waits for it to come back."""
+
+    async def main(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            await self._poll_iteration()
+            await asyncio.sleep(self.poll_delay_s)
+
+    async def _poll_iteration(self) -> None:
+        try:
+            await super()._poll_iteration()
+        except REDIS_ERRORS as error:
+            log.warning("redis: %s; polling again soon", type(error).__name__)
+            await asyncio.sleep(_REDIS_WAIT_S)
+            self._give_back_places()
+
+    def _give_back_places(self) -> None:
+        # arq takes a place before it asks Redis and keeps it when Redis fails (0.28): without this, as
+        # many failures as there are places would stop the worker for good.
+        running = sum(not task.done() for task in self.tasks.values())
+        for _ in range(self.job_counter - running):
+            self._release_sem_dec_counter_on_complete()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Pick nothing new and wait for what runs."""
+        self.allow_pick_jobs = False
+        if running := [task for task in self.tasks.values() if not task.done()]:
+            await asyncio.wait(running, timeout=timeout_s)
+
+
+async def run_worker(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT; then finish or hand back what runs."""
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    async with open_worker(settings) as loops:
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+
+
+@asynccontextmanager
+async def open_worker(settings: Settings) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Start the worker's loops, which go on until the block ends; then what runs may finish."""
+    async with open_context(settings) as context:
+        workers = [
+            _worker(context, FETCH_PROCESS, fetch_process, JOBS_QUEUE, settings.jobs_per_worker),
+            _worker(context, DELIVER, deliver, DELIVERIES_QUEUE, settings.deliveries_per_worker),
+        ]
+        loops = [asyncio.create_task(worker.main()) for worker in workers]
+        loops.append(asyncio.create_task(Sweep(context).run()))
+        log.info("worker %s ready", context.worker_id)
+        try:
+            yield loops
+        finally:
+            log.info("worker %s stops: what runs may finish or is handed back", context.worker_id)
+            await _stop(context, workers, loops)
+
+
+async def _stop(context: Context, workers: list[Worker], loops: list[asyncio.Task[None]]) -> None:
+    context.stopping.set()
+    await asyncio.gather(*(worker.drain(context.settings.drain_s) for worker in workers))
+    for worker in workers:
+        await _cancel(list(worker.tasks.values()))
+    ended = [loop for loop in loops if loop.done() and not loop.cancelled()]
+    await _cancel(loops)
+    for loop in ended:
+        loop.result()  # a loop that ended by itself had a reason, which ends the process
+
+
+async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError, *REDIS_ERRORS):
+            await task
+
+
+def _worker(context: Context, name: str, task: Task, queue: str, max_jobs: int) -> Worker:
+    async def run(_ctx: dict[str, Any], row_id: str) -> None:
+        await task(context, UUID(row_id))
+
+    # The row's lease, not arq, says when a run is dead; arq's own limit is only a last resort.
+    timeout_s = context.settings.job_deadline_s + 300
+    function = Function(name, run, timeout_s, 0, False, 1)
+    return Worker(
+        [function],
+        queue_name=queue,
+        redis_pool=context.queue.redis,
+        handle_signals=False,
+        max_jobs=max_jobs,
+        max_tries=1_000,  # tries are counted in PostgreSQL
+        keep_result=0,
+        poll_delay=_POLL_DELAY_S,
+        # arq reads this many ids at a time, running ones included: it bounds the whole cluster.
+        queue_read_limit=2_000,
+        job_serializer=serialize,
+        job_deserializer=orjson.loads,
+        log_results=False,
+    )

@@ -1,0 +1,80 @@
+"""The sweep: reads PostgreSQL and mends what Redis or a dead worker lost. Safe in every worker at once."""
+
+import asyncio
+import logging
+import time
+from uuid import UUID
+
+from service.core import deliveries, documents, jobs
+from service.core.errors import DatabaseUnavailableError
+from service.core.settlement import Reason, settle
+from worker.context import Context
+
+_RING_AGAIN_S = 30.0
+_CRASHED = Reason("worker_crashed", "the worker died on this job too often")
+
+log = logging.getLogger(__name__)
+
+
+class Sweep:
+    """One pass every `sweep_interval_s`, as a task of the worker's loop: a cron would wait in the queue."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        # Leases that ran out while the database was away are no sign of death: their owners get the
+        # time of one heartbeat to come back before anybody is declared dead.
+        self._reachable_since = time.monotonic()
+
+    async def run(self) -> None:
+        """Sweep until cancelled; a pass that fails is logged and the next one tried."""
+        while True:
+            try:
+                await self.sweep()
+            except DatabaseUnavailableError as error:
+                self._reachable_since = time.monotonic()
+                log.warning("sweep: %s", error)
+            except Exception:
+                # The sweep is what everything else relies on to be mended: it must not end.
+                log.exception("sweep")
+            await asyncio.sleep(self._context.settings.sweep_interval_s)
+
+    async def sweep(self) -> None:
+        """Free what dead workers held, then ring for everything that is due."""
+        if time.monotonic() - self._reachable_since > self._context.settings.lease_s / 2:
+            await self.free_expired_leases()
+        await self.ring()
+
+    async def ring(self) -> None:
+        """Ring again for pending jobs and deliveries that nobody came for."""
+        async with self._context.db.connection() as conn:
+            due_jobs = await jobs.list_to_ring(conn, again_s=_RING_AGAIN_S)
+            due_deliveries = await deliveries.list_to_ring(conn, again_s=_RING_AGAIN_S)
+        for job_id, fence in due_jobs:
+            if not await self._context.queue.ring_job(job_id, fence):
+                return
+        for delivery_id, fence in due_deliveries:
+            if not await self._context.queue.ring_delivery(delivery_id, fence):
+                return
+
+    async def free_expired_leases(self) -> None:
+        """Hand back the jobs of dead workers, or give up those that kill every worker."""
+        async with self._context.db.connection() as conn:
+            expired = await jobs.list_expired(conn)
+        for job_id in expired:
+            await self._free(job_id)
+
+    async def _free(self, job_id: UUID) -> None:
+        delivery_ids: list[UUID] = []
+        async with self._context.db.transaction() as conn:
+            job = await jobs.lock_expired(conn, job_id)
+            if job is None:
+                return
+            log.warning("job %s: its worker is gone (crash %d)", job.id, job.crashes)
+            if job.crashes >= self._context.settings.max_crashes:
+                delivery_ids = await settle(conn, job, error=_CRASHED)
+            else:
+                await documents.hand_back(conn, job.process_number)
+                counts = await documents.count(conn, job.process_number)
+                await jobs.hand_back(conn, job, counts)
+        for delivery_id in delivery_ids:
+            await self._context.queue.ring_delivery(delivery_id, 0)

@@ -1,0 +1,72 @@
+"""The other task: send one event to one URL, signed, and note how it went."""
+
+import logging
+import random
+from uuid import UUID
+
+from service.core import deliveries, documents, events
+from service.core.deliveries import Claimed, Round
+from service.core.sending import QUICK_TRIES, Try, send
+from service.core.settings import Settings
+from service.core.states import DeliveryStatus
+from worker.context import Context
+
+_SLOWER_S = 60.0
+_GONE = 410
+
+log = logging.getLogger(__name__)
+
+
+async def deliver(context: Context, delivery_id: UUID) -> None:
+    """Claim the delivery, send it, note the outcome; nothing when it is not due or not ours to take."""
+    settings = context.settings
+    hold_s = QUICK_TRIES * (settings.webhook_timeout_s + 5) + 10
+    async with context.db.connection() as conn:
+        claimed = await deliveries.claim(conn, delivery_id, hold_s=hold_s)
+        if claimed is None:
+            return
+        ids = [UUID(item["id"]) for item in claimed.payload.get("documents", ())]
+        object_keys = await documents.object_keys(conn, ids)
+    body = events.body(
+        claimed.payload,
+        object_keys,
+        settings=settings,
+        storage=context.storage,
+        signed_at=claimed.next_attempt_at,
+    )
+    last, requests = await send(
+        context.outbound,
+        claimed.webhook_url,
+        secret=claimed.webhook_secret,
+        message_id=f"msg_{claimed.id.hex}",
+        body=body,
+        timeout_s=settings.webhook_timeout_s,
+    )
+    ended = judge(claimed, last, requests, settings)
+    async with context.db.connection() as conn:
+        is_ours = await deliveries.record_round(conn, claimed, ended)
+    log.info(
+        "delivery %s (%s): %s after %d requests%s",
+        claimed.id,
+        claimed.event,
+        ended.status,
+        requests,
+        "" if is_ours else ", noted by another sender",
+    )
+
+
+def judge(claimed: Claimed, last: Try, requests: int, settings: Settings) -> Round:
+    """Say how the round ended and when the next one is due (the schedule, with ±20 % of jitter)."""
+    status_code = last.reply.status if last.reply else None
+    if last.is_accepted:
+        return Round(DeliveryStatus.DELIVERED, requests, status_code, None)
+    error = f"the receiver answered {status_code}" if last.reply else str(last.error)
+    delays = settings.webhook_retry_delays_s
+    if status_code == _GONE or claimed.rounds >= len(delays):
+        return Round(DeliveryStatus.DEAD, requests, status_code, error)
+    delay_s = delays[claimed.rounds] * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
+    if last.asks_for_a_pause:
+        delay_s = max(delay_s, _SLOWER_S)
+    if last.reply and last.reply.retry_after_s is not None:
+        delay_s = min(max(last.reply.retry_after_s, delay_s), 2 * delay_s)
+    return Round(DeliveryStatus.PENDING, requests, status_code, error, delay_s)

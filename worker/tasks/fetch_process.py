@@ -1,0 +1,178 @@
+"""The main task: bring the documents of one process in, as the one owner of its job."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from uuid import UUID
+
+from service.core import documents, jobs, processes
+from service.core.db import Connection
+from service.core.documents import Document
+from service.core.errors import (
+    CodexFailureError,
+    LeaseLostError,
+    PortalError,
+    PortalPausedError,
+    PortalThrottledError,
+    SecrecyError,
+)
+from service.core.jobs import Job
+from service.core.portal_records import ProcessRecord
+from service.core.settlement import Reason, settle
+from worker.context import Context
+from worker.downloads import PASSING_ERRORS, Downloads, quick_tries
+from worker.ledger import Ledger
+
+DEADLINE = Reason("deadline_exceeded", "the job's deadline passed before this document was fetched")
+
+End = Callable[[Connection], Awaitable[list[UUID]]]
+"""The last write of a run: settles the job or hands it back, and names the deliveries to ring for."""
+
+log = logging.getLogger(__name__)
+
+
+async def fetch_process(context: Context, job_id: UUID) -> None:
+    """Claim the job, run it, and settle it or hand it back; nothing when it is not ours to take."""
+    settings = context.settings
+    async with context.db.connection() as conn:
+        job = await jobs.claim(conn, job_id, worker_id=context.worker_id, lease_s=settings.lease_s)
+    if job is None:
+        return
+    ledger = Ledger(context.db, job, settings)
+    delivery_ids: list[UUID] = []
+    try:
+        delivery_ids = await _run_as_owner(context, job, ledger)
+    except* LeaseLostError:
+        log.warning("job %s is no longer ours", job.id)
+    for delivery_id in delivery_ids:
+        await context.queue.ring_delivery(delivery_id, 0)
+
+
+async def _run_as_owner(context: Context, job: Job, ledger: Ledger) -> list[UUID]:
+    """Run under the heartbeat: losing the lease ends the run."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ledger.keep())
+        try:
+            end = await _run_until_deadline(context, job, ledger)
+        except asyncio.CancelledError:
+            # The process is going down: what is done stays done, the rest goes on elsewhere.
+            await asyncio.shield(_hand_back_at_shutdown(job, ledger))
+            raise
+        finally:
+            ledger.close()
+    return await ledger.conclude(end)
+
+
+async def _hand_back_at_shutdown(job: Job, ledger: Ledger) -> None:
+    try:
+        await ledger.conclude(_hand_back(job))
+    except LeaseLostError:
+        log.warning("job %s is no longer ours", job.id)
+
+
+async def _run_until_deadline(context: Context, job: Job, ledger: Ledger) -> End:
+    left_s = (job.deadline_at - datetime.now(UTC)).total_seconds()
+    try:
+        async with asyncio.timeout(left_s) as deadline:
+            return await _run(context, job, ledger)
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        return _settle(job, ledger, left_over=DEADLINE)
+
+
+async def _run(context: Context, job: Job, ledger: Ledger) -> End:
+    """Read the process, fetch what is pending, and say how the run ends."""
+    try:
+        record = await _read_process(context, job)
+    except PortalPausedError as error:
+        return _wait_for_portal(context, job, error)
+    except (CodexFailureError, *PASSING_ERRORS) as error:
+        return _retry_later(context, job, error) or _settle(job, ledger, error=_reason(error))
+    except PortalError as error:
+        return _settle(job, ledger, error=_reason(error))
+    downloads = Downloads(context, job, ledger)
+    await downloads.run(await ledger.while_leased(lambda: _record_list(context, job, record)))
+    if downloads.pause:
+        return _wait_for_portal(context, job, downloads.pause)
+    if downloads.is_cut_short:
+        return _hand_back(job)
+    if downloads.left_over and (retry := _retry_later(context, job, downloads.left_over)):
+        return retry
+    return _settle(job, ledger)
+
+
+async def _read_process(context: Context, job: Job) -> ProcessRecord:
+    async for attempt in quick_tries(context):
+        with attempt:
+            async with context.portal_limit.slot():
+                record = await context.portal.read_process(job.process_number)
+            if record.secrecy_level > context.settings.max_secrecy:
+                raise SecrecyError("the process is more secret than this system may fetch")
+            return record
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+async def _record_list(context: Context, job: Job, record: ProcessRecord) -> list[Document]:
+    """Write what the portal lists and return what is to be fetched."""
+    async with context.db.transaction() as conn:
+        # The process before the job: the order in which submissions lock them.
+        await processes.describe(conn, record)
+        await jobs.hold(conn, job)
+        await documents.record_list(conn, job.process_number, job.id, record.documents)
+        counts = await documents.count(conn, job.process_number)
+        await jobs.record_progress(conn, job, counts, lease_s=context.settings.lease_s, downloaded_bytes=0)
+        return await documents.list_pending(conn, job.process_number)
+
+
+# How a run can end --------------------------------------------------------------------------------
+
+
+def _settle(job: Job, ledger: Ledger, *, error: Reason | None = None, left_over: Reason | None = None) -> End:
+    async def end(conn: Connection) -> list[UUID]:
+        reasons = {"left_over": left_over} if left_over else {}
+        return await settle(conn, job, error=error, downloaded_bytes=ledger.downloaded_bytes, **reasons)
+
+    return end
+
+
+def _hand_back(
+    job: Job, *, delay_s: float = 0.0, waiting_reason: str | None = None, is_retry: bool = False
+) -> End:
+    async def end(conn: Connection) -> list[UUID]:
+        await documents.hand_back(conn, job.process_number)
+        counts = await documents.count(conn, job.process_number)
+        await jobs.hand_back(
+            conn, job, counts, delay_s=delay_s, waiting_reason=waiting_reason, is_retry=is_retry
+        )
+        return []
+
+    return end
+
+
+def _wait_for_portal(context: Context, job: Job, error: PortalPausedError) -> End:
+    """Waiting for the portal costs neither a retry nor an attempt; only the deadline ends it."""
+    delay_s = error.retry_after_s or context.settings.portal_pause_s
+    if isinstance(error, PortalThrottledError) and error.retry_after_s is None:
+        delay_s = min(delay_s, context.settings.portal_pause_s)
+    return _hand_back(job, delay_s=_before_deadline(job, delay_s), waiting_reason=error.code)
+
+
+def _retry_later(context: Context, job: Job, error: Exception) -> End | None:
+    """Hand the job back for its next run; None when the schedule is spent."""
+    delays = context.settings.job_retry_delays_s
+    if job.retries >= len(delays):
+        return None
+    code = _reason(error).code
+    delay_s = _before_deadline(job, delays[job.retries])
+    return _hand_back(job, delay_s=delay_s, waiting_reason=code, is_retry=True)
+
+
+def _before_deadline(job: Job, delay_s: float) -> float:
+    left_s = (job.deadline_at - datetime.now(UTC)).total_seconds()
+    return max(0.0, min(delay_s, left_s))
+
+
+def _reason(error: Exception) -> Reason:
+    return Reason(getattr(error, "code", "internal_error"), str(error))
