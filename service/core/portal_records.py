@@ -1,0 +1,204 @@
+"""What the portal says of a process, read leniently where it may differ and strictly where it matters."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID, uuid5
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from service.core.errors import BadContentError
+
+_BRASILIA = ZoneInfo("America/Sao_Paulo")
+_NAMESPACE = UUID("6f0a1f0e-52a7-4f3c-9a51-0c0b8f8f7c11")
+_HREF_UUID = re.compile(r"/documentos/([0-9a-fA-F-]{36})/")
+_SECRECY = {
+    "PUBLICO": 0,
+    "SEGREDO_JUSTICA": 1,
+    "SIGILO_MINIMO": 2,
+    "SIGILO_MEDIO": 3,
+    "SIGILO_INTENSO": 4,
+    "SIGILO_ABSOLUTO": 5,
+}
+_MOST_SECRET = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRecord:
+    """One document as listed; sizes in bytes, `filed_at` in UTC, `filed_at_raw` as the portal wrote it."""
+
+    uuid: UUID
+    has_file: bool
+    position: int
+    name: str
+    type_name: str | None
+    declared_type: str | None
+    declared_bytes: int | None
+    secrecy_level: int
+    filed_at: datetime | None
+    filed_at_raw: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """One process as the portal describes it now."""
+
+    number: str
+    court: str | None
+    subject: str | None
+    case_class: str | None
+    secrecy_level: int
+    source_updated_at: datetime | None
+    metadata: dict[str, Any]
+    documents: list[DocumentRecord]
+
+
+def _secrecy(value: object) -> int:
+    """An unknown level is treated as the highest."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if 0 <= value <= _MOST_SECRET else _MOST_SECRET
+    return _SECRECY.get(str(value), _MOST_SECRET)
+
+
+def _list(value: object) -> object:
+    return [] if value is None else value
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+Secrecy = Annotated[int, BeforeValidator(_secrecy)]
+Text = Annotated[str | None, BeforeValidator(_text_or_none)]
+
+
+class _Lenient(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class _Named(_Lenient):
+    descricao: Text = None
+    nome: Text = None
+
+
+class _File(_Lenient):
+    tipo: Text = None
+    tamanho: Annotated[int, Field(ge=0)] | None = None
+
+
+class _Document(_Lenient):
+    sequencia: int = 0
+    dataHoraJuntada: Text = None  # noqa: N815  # the portal's names
+    idCodex: Text = None  # noqa: N815
+    idOrigem: Text = None  # noqa: N815
+    nome: Text = None
+    nivelSigilo: Secrecy = _MOST_SECRET  # noqa: N815
+    tipo: _Named | None = None
+    hrefBinario: Text = None  # noqa: N815
+    arquivo: _File | None = None
+
+
+class _Movement(_Lenient):
+    dataHora: Text = None  # noqa: N815
+
+
+class _Course(_Lenient):
+    classe: Annotated[list[_Named], BeforeValidator(_list)] = []
+    assunto: Annotated[list[_Named], BeforeValidator(_list)] = []
+    movimentos: Annotated[list[_Movement], BeforeValidator(_list)] = []
+    documentos: Annotated[list[_Document], BeforeValidator(_list)] = []
+    tribunal: _Named | None = None
+    grau: _Named | None = None
+    instancia: Text = None
+    valorAcao: float | None = None  # noqa: N815
+    dataHoraAjuizamento: Text = None  # noqa: N815
+
+
+class _Process(_Lenient):
+    numeroProcesso: str  # noqa: N815
+    siglaTribunal: Text = None  # noqa: N815
+    nivelSigilo: Secrecy = _MOST_SECRET  # noqa: N815
+    tramitacaoAtual: _Course  # noqa: N815
+
+
+def read_process(value: object, number: str) -> ProcessRecord:
+    """Read the object of one process, asked for by its 20 digits.
+
+    Only `tramitacaoAtual.documentos` counts: the other courses list stale copies under other ids. One entry
+    that cannot be read refuses the whole list, because leaving it out would lose a document in silence.
+
+    Raises:
+        BadContentError: another shape, or another process than the one asked for.
+    """
+    try:
+        process = _Process.model_validate(value)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise BadContentError(f"the portal described the process in another form (at {where})") from error
+    if re.sub(r"\D", "", process.numeroProcesso) != number:
+        raise BadContentError("the portal described another process than the one asked for")
+    course = process.tramitacaoAtual
+    moved = [at for movement in course.movimentos if (at := _time(movement.dataHora))]
+    return ProcessRecord(
+        number=number,
+        court=process.siglaTribunal,
+        subject=course.assunto[0].descricao if course.assunto else None,
+        case_class=course.classe[0].descricao if course.classe else None,
+        secrecy_level=process.nivelSigilo,
+        source_updated_at=max(moved, default=None),
+        metadata={
+            "court_name": course.tribunal.nome if course.tribunal else None,
+            "degree": course.grau.nome if course.grau else None,
+            "instance": course.instancia,
+            "value": course.valorAcao,
+            "filed_at": course.dataHoraAjuizamento,
+        },
+        documents=list(_documents(course.documentos, number)),
+    )
+
+
+def _documents(listed: list[_Document], number: str) -> Iterator[DocumentRecord]:
+    seen = set()
+    for document in listed:
+        record = _document(document, number)
+        if record.uuid not in seen:
+            seen.add(record.uuid)
+            yield record
+
+
+def _document(document: _Document, number: str) -> DocumentRecord:
+    uuid = _uuid(document.hrefBinario)
+    file = document.arquivo or _File()
+    return DocumentRecord(
+        uuid=uuid or uuid5(_NAMESPACE, f"{number}/{document.idCodex}/{document.idOrigem}/{document.sequencia}"),
+        has_file=uuid is not None,
+        position=document.sequencia,
+        name=document.nome or "",
+        type_name=document.tipo.nome if document.tipo else None,
+        declared_type=file.tipo,
+        declared_bytes=file.tamanho,
+        secrecy_level=document.nivelSigilo,
+        filed_at=_time(document.dataHoraJuntada),
+        filed_at_raw=document.dataHoraJuntada,
+    )
+
+
+def _uuid(href: str | None) -> UUID | None:
+    """The uuid stands only inside the link; the link itself is never followed."""
+    match = _HREF_UUID.search(href or "")
+    try:
+        return UUID(match[1]) if match else None
+    except ValueError:
+        return None
+
+
+def _time(text: str | None) -> datetime | None:
+    """Read a time, in Brasília when it says no zone; what is none is left out, the raw text is kept."""
+    try:
+        time = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return (time if time.tzinfo else time.replace(tzinfo=_BRASILIA)).astimezone(UTC)

@@ -1,0 +1,108 @@
+"""The four tools for those who build a receiver."""
+
+import time
+
+import pytest
+from standardwebhooks import Webhook
+
+from service.core import signing
+from tests.conftest import MakeSettings
+from tests.receiver import Receiver
+from tests.world import World, open_world
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize("form", ["json", "alias", "query"])
+async def test_a_good_url_is_valid_however_it_is_given(api: World, form: str) -> None:
+    caller, url = await api.caller(), "https://hooks.example.com/in?token=1"
+    options = {
+        "json": {"json": {"webhook_url": url}},
+        "alias": {"json": {"url": url}},
+        "query": {"params": {"webhook_url": url}},
+    }[form]
+    answer = await caller.post("/webhooks/webhook-validate", **options)
+    assert answer.status == 200
+    assert (answer.json["valid"], answer.json["url"], answer.json["error"]) == (True, url, None)
+    assert answer.json["message"]
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "http://localhost.evil.example.com:80:80/", "http://169.254.169.254/", ""]
+)
+async def test_a_bad_url_is_answered_with_200_and_the_reason(api: World, url: str) -> None:
+    answer = await (await api.caller()).post("/webhooks/webhook-validate", json={"webhook_url": url})
+    assert answer.status == 200
+    assert (answer.json["valid"], answer.json["url"]) == (False, url)
+    assert answer.json["error"]
+
+
+async def test_in_production_loopback_and_plain_http_are_not_valid(
+    empty: None, make_settings: MakeSettings
+) -> None:
+    async with open_world(make_settings(webhook_allow_private=False), with_worker=False) as api:
+        caller = await api.caller()
+        for url in ("http://hooks.example.com/", "https://127.0.0.1/", "https://localhost/"):
+            answer = await caller.post("/webhooks/webhook-validate", json={"webhook_url": url})
+            assert answer.json["valid"] is False
+            refused = await caller.post("/webhooks/webhook-send-test", json={"webhook_url": url})
+            assert refused.status == 422
+
+
+@pytest.mark.parametrize("status", [200, 404, 500])
+async def test_any_http_answer_is_a_sign_of_life(api: World, receiver: Receiver, status: int) -> None:
+    receiver.statuses = [status]
+    answer = await (await api.caller()).post(
+        "/webhooks/webhook-test-connectivity", json={"webhook_url": receiver.url}
+    )
+    assert (answer.json["success"], answer.json["status_code"]) == (True, status)
+    assert answer.json["response_time_ms"] > 0
+
+
+async def test_a_receiver_that_is_not_there_is_no_success(api: World) -> None:
+    answer = await (await api.caller()).post(
+        "/webhooks/webhook-test-connectivity", json={"webhook_url": "http://127.0.0.1:9/"}
+    )
+    assert (answer.status, answer.json["success"], answer.json["status_code"]) == (200, False, None)
+    assert "127.0.0.1" not in answer.json["error"]
+
+
+async def test_a_test_event_is_signed_like_a_real_one(api: World, receiver: Receiver) -> None:
+    receiver.statuses = [500]
+    caller = await api.caller()
+    answer = await caller.post("/webhooks/webhook-send-test", json={"webhook_url": receiver.url})
+    assert (answer.json["success"], answer.json["status_code"], answer.json["attempts"]) == (True, 204, 2)
+    secret = signing.show_secret(caller.client.webhook_secret)
+    for got in await receiver.wait_for(2):
+        assert Webhook(secret).verify(got.body, got.headers)["type"] == "webhook.test"
+        assert got.headers["webhook-id"] == answer.json["message_id"]
+
+
+async def test_a_receiver_that_refuses_the_test_event_is_no_success(api: World, receiver: Receiver) -> None:
+    receiver.statuses = [403]
+    answer = await (await api.caller()).post(
+        "/webhooks/webhook-send-test", json={"webhook_url": receiver.url}
+    )
+    assert (answer.json["success"], answer.json["status_code"], answer.json["attempts"]) == (False, 403, 1)
+
+
+async def test_the_test_receiver_echoes_what_came(api: World) -> None:
+    caller = await api.caller()
+    answer = await caller.post("/webhooks/webhook-test-receiver", json={"b": 1, "a": [2]})
+    assert answer.json == {
+        "received": True,
+        "payload_keys": ["b", "a"],
+        "payload": {"b": 1, "a": [2]},
+        "signature_valid": None,
+    }
+
+
+async def test_the_test_receiver_verifies_a_signature(api: World) -> None:
+    caller = await api.caller()
+    body, secret = b'{"type":"x"}', caller.client.webhook_secret
+    for key, is_valid in ((secret, True), (signing.new_secret(), False)):
+        stamp = int(time.time())
+        headers = signing.signed_headers(key, message_id="msg_1", timestamp=stamp, body=body)
+        headers["Content-Type"] = "application/json"
+        answer = await caller.post("/webhooks/webhook-test-receiver", data=body, headers=headers)
+        assert answer.json["signature_valid"] is is_valid

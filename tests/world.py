@@ -1,0 +1,134 @@
+"""The whole of Autos in the test's own process: API, worker, stand-in portal, with real backends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp.test_utils import TestServer
+
+from service.app import create_app
+from service.core import clients
+from service.core.db import Database
+from service.core.settings import Settings
+from service.keys import DATABASE
+from service.sandbox.portal import PORTAL_STATE, PortalState, create_portal
+from worker.main import open_worker
+
+FINAL = ("completed", "partial", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer, read to its end."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+    json: Any
+
+
+@dataclass
+class Caller:
+    """A client of the API with its key."""
+
+    base_url: str
+    http: aiohttp.ClientSession
+    key: str
+    client: clients.Client
+
+    async def call(self, method: str, path: str, **options: Any) -> Answer:
+        """Send one request; redirects are answers, not followed."""
+        headers = {"Authorization": f"Bearer {self.key}", **options.pop("headers", {})}
+        async with self.http.request(
+            method, self.base_url + path, headers=headers, allow_redirects=False, **options
+        ) as response:
+            text = await response.text()
+            is_json = response.content_type.endswith("json")
+            value = await response.json(content_type=None) if is_json else None
+            return Answer(response.status, dict(response.headers), text, value)
+
+    async def get(self, path: str, **options: Any) -> Answer:
+        """GET."""
+        return await self.call("GET", path, **options)
+
+    async def post(self, path: str, **options: Any) -> Answer:
+        """POST."""
+        return await self.call("POST", path, **options)
+
+    async def wait_until_final(self, number: str, *, timeout_s: float = 60) -> dict[str, Any]:
+        """Poll the status as a caller would and return the final one; each is checked on the way."""
+        last: dict[str, Any] = {"progress_percentage": 0, "sequence": 0}
+        async with asyncio.timeout(timeout_s):
+            while last.get("status") not in FINAL:
+                if last.get("status"):
+                    await asyncio.sleep(0.05)
+                answer = await self.get(f"/processes/{number}/status")
+                assert answer.status == 200, answer.text
+                now: dict[str, Any] = answer.json
+                if now["job_id"] == last.get("job_id"):
+                    assert now["progress_percentage"] >= last["progress_percentage"]
+                    assert now["sequence"] >= last["sequence"]
+                assert (now["progress_percentage"] == 100) == (now["status"] in FINAL)
+                last = now
+        return last
+
+
+@dataclass
+class World:
+    """A running Autos; every part can be reached, none is patched."""
+
+    settings: Settings
+    db: Database
+    http: aiohttp.ClientSession
+    base_url: str
+    portal: PortalState
+    _stack: AsyncExitStack = field(repr=False, default_factory=AsyncExitStack)
+
+    async def caller(self, name: str = "acme") -> Caller:
+        """Return a client with a key of its own; the same name twice is one client with two keys."""
+        key = clients.new_key()
+        async with self.db.transaction() as conn:
+            client, _ = await clients.ensure(conn, name)
+            await clients.add_key(conn, client.id, key)
+        return Caller(self.base_url, self.http, key, client)
+
+
+@asynccontextmanager
+async def open_api(settings: Settings) -> AsyncIterator[tuple[str, Database]]:
+    """Serve the API on a free port; yields its address and its database."""
+    server = TestServer(create_app(settings), auto_decompress=False)
+    await server.start_server()
+    try:
+        yield str(server.make_url("")).rstrip("/"), server.app[DATABASE]
+    finally:
+        await server.close()
+
+
+@asynccontextmanager
+async def open_portal_stand_in(latency_s: float = 0.0) -> AsyncIterator[tuple[str, PortalState]]:
+    """Serve the stand-in portal; yields the address of its API and its state."""
+    app = create_portal(latency_s=latency_s, token="portal-token", drip_s=0.5, expiry_s=0.7)
+    server = TestServer(app)
+    await server.start_server()
+    try:
+        yield str(server.make_url("/api/v2")), app[PORTAL_STATE]
+    finally:
+        await server.close()
+
+
+@asynccontextmanager
+async def open_world(
+    settings: Settings, *, with_worker: bool = True, latency_s: float = 0.0
+) -> AsyncIterator[World]:
+    """Start a portal, an API and, if wished, a worker, on the backends that `settings` name."""
+    async with AsyncExitStack() as stack:
+        portal_url, portal = await stack.enter_async_context(open_portal_stand_in(latency_s))
+        settings = settings.model_copy(update={"portal_url": portal_url})
+        base_url, db = await stack.enter_async_context(open_api(settings))
+        if with_worker:
+            await stack.enter_async_context(open_worker(settings))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        yield World(settings, db, http, base_url, portal)
