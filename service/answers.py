@@ -24,7 +24,8 @@ def json_response(
     answer: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None
 ) -> web.Response:
     """Answer with a model as JSON, never to be kept by a shared cache."""
-    body = orjson.dumps(answer.model_dump(), option=orjson.OPT_UTC_Z)
+    # asyncpg has a UUID class of its own, which orjson does not know.
+    body = orjson.dumps(answer.model_dump(), default=str, option=orjson.OPT_UTC_Z)
     return web.Response(
         body=body,
         status=status,

@@ -127,14 +127,14 @@ def settings(make_settings: MakeSettings) -> Settings:
 
 
 @pytest.fixture(scope="session")
-async def _emptied(database_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+async def _emptied(database_url: str) -> AsyncIterator[Connection]:
     conn = await asyncpg.connect(database_url)
     yield conn
     await conn.close()
 
 
 @pytest.fixture
-async def empty(_emptied: asyncpg.Connection[asyncpg.Record], redis_url: str) -> None:
+async def empty(_emptied: Connection, redis_url: str) -> None:
     await _emptied.execute(f"truncate {_TABLES}")
     async with Redis.from_url(redis_url) as redis:
         await redis.flushdb()

@@ -145,6 +145,6 @@ def quick_tries(context: Context) -> AsyncRetrying:
     return AsyncRetrying(
         retry=retry_if_exception_type(PASSING_ERRORS),
         stop=stop_after_attempt(3),
-        wait=wait_exponential_jitter(initial=context.settings.quick_retry_wait_s, max=10, jitter=0.5),
+        wait=wait_exponential_jitter(multiplier=context.settings.quick_retry_wait_s, max=10, jitter=0.5),
         reraise=True,
     )

@@ -118,8 +118,8 @@ async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
 
 
 def _worker(context: Context, name: str, task: Task, queue: str, max_jobs: int) -> Worker:
-    async def run(_ctx: dict[str, Any], row_id: str) -> None:
-        await task(context, UUID(row_id))
+    async def run(_ctx: dict[Any, Any], *args: Any, **_: Any) -> None:
+        await task(context, UUID(args[0]))
 
     # The row's lease, not arq, says when a run is dead; arq's own limit is only a last resort.
     timeout_s = context.settings.job_deadline_s + 300

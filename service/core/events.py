@@ -41,7 +41,7 @@ def job_event(job: Job, documents: Sequence[Document]) -> dict[str, Any]:
     }
     if len(documents) <= MOST_DOCUMENTS:
         event["documents"] = [_document(document) for document in documents]
-    stored: dict[str, Any] = orjson.loads(orjson.dumps(event, option=orjson.OPT_UTC_Z))
+    stored: dict[str, Any] = orjson.loads(orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z))
     return stored
 
 

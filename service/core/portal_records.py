@@ -173,7 +173,8 @@ def _document(document: _Document, number: str) -> DocumentRecord:
     uuid = _uuid(document.hrefBinario)
     file = document.arquivo or _File()
     return DocumentRecord(
-        uuid=uuid or uuid5(_NAMESPACE, f"{number}/{document.idCodex}/{document.idOrigem}/{document.sequencia}"),
+        uuid=uuid
+        or uuid5(_NAMESPACE, f"{number}/{document.idCodex}/{document.idOrigem}/{document.sequencia}"),
         has_file=uuid is not None,
         position=document.sequencia,
         name=document.nome or "",

@@ -57,7 +57,7 @@ async def send(
     tries = AsyncRetrying(
         retry=retry_if_result(lambda result: result.is_worth_a_quick_try),
         stop=stop_after_attempt(QUICK_TRIES),
-        wait=wait_exponential_jitter(initial=0.5, max=4, jitter=0.5),
+        wait=wait_exponential_jitter(multiplier=0.5, max=4, jitter=0.5),
         retry_error_callback=lambda _: last,
     )
     await tries(once)

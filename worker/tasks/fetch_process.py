@@ -19,12 +19,13 @@ from service.core.errors import (
 )
 from service.core.jobs import Job
 from service.core.portal_records import ProcessRecord
-from service.core.settlement import Reason, settle
+from service.core.settlement import NOT_FETCHED, Reason, settle
 from worker.context import Context
 from worker.downloads import PASSING_ERRORS, Downloads, quick_tries
 from worker.ledger import Ledger
 
 DEADLINE = Reason("deadline_exceeded", "the job's deadline passed before this document was fetched")
+UNREAD = Reason("deadline_exceeded", "the portal did not let the process be read before the job's deadline")
 
 End = Callable[[Connection], Awaitable[list[UUID]]]
 """The last write of a run: settles the job or hands it back, and names the deliveries to ring for."""
@@ -73,13 +74,14 @@ async def _hand_back_at_shutdown(job: Job, ledger: Ledger) -> None:
 
 async def _run_until_deadline(context: Context, job: Job, ledger: Ledger) -> End:
     left_s = (job.deadline_at - datetime.now(UTC)).total_seconds()
+    deadline = asyncio.timeout(left_s)
     try:
-        async with asyncio.timeout(left_s) as deadline:
+        async with deadline:
             return await _run(context, job, ledger)
     except TimeoutError:
         if not deadline.expired():
             raise
-        return _settle(job, ledger, left_over=DEADLINE)
+        return _settle_at_deadline(job, ledger)
 
 
 async def _run(context: Context, job: Job, ledger: Ledger) -> End:
@@ -129,10 +131,22 @@ async def _record_list(context: Context, job: Job, record: ProcessRecord) -> lis
 # How a run can end --------------------------------------------------------------------------------
 
 
-def _settle(job: Job, ledger: Ledger, *, error: Reason | None = None, left_over: Reason | None = None) -> End:
+def _settle(job: Job, ledger: Ledger, *, error: Reason | None = None, left_over: Reason = NOT_FETCHED) -> End:
     async def end(conn: Connection) -> list[UUID]:
-        reasons = {"left_over": left_over} if left_over else {}
-        return await settle(conn, job, error=error, downloaded_bytes=ledger.downloaded_bytes, **reasons)
+        return await settle(
+            conn, job, error=error, left_over=left_over, downloaded_bytes=ledger.downloaded_bytes
+        )
+
+    return end
+
+
+def _settle_at_deadline(job: Job, ledger: Ledger) -> End:
+    async def end(conn: Connection) -> list[UUID]:
+        process = await processes.get(conn, job.process_number)
+        # Without a list of this job's own nothing is known of the documents: that is no completed job.
+        was_listed = process.listed_at is not None and process.listed_at >= job.created_at
+        settled = _settle(job, ledger, error=None if was_listed else UNREAD, left_over=DEADLINE)
+        return await settled(conn)
 
     return end
 
