@@ -166,7 +166,7 @@ async def test_a_web_page_or_an_error_body_is_never_an_available_document(world:
         async with world.http.get(document["download_url"]) as response:
             body = await response.read()
         assert b"<app-root" not in body
-        assert not body.startswith(b"{")
+        assert not body.startswith(b'{"')
 
 
 async def test_a_receiver_that_fails_leaves_the_finished_job_as_it_is(

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -104,21 +104,24 @@ async def _stop(context: Context, workers: list[Worker], loops: list[asyncio.Tas
     for worker in workers:
         await _cancel(list(worker.tasks.values()))
     ended = [loop for loop in loops if loop.done() and not loop.cancelled()]
-    await _cancel(loops)
+    await _cancel([loop for loop in loops if loop not in ended])
     for loop in ended:
         loop.result()  # a loop that ended by itself had a reason, which ends the process
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    # A cancel can get lost in a library (redis-py swallows one that meets its own time-out): ask again.
+    while waiting := [task for task in tasks if not task.done()]:
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting, timeout=1)
     for task in tasks:
-        task.cancel()
-    for task in tasks:
-        with suppress(asyncio.CancelledError, *REDIS_ERRORS):
-            await task
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("ended while stopping: %s", type(error).__name__)
 
 
 def _worker(context: Context, name: str, task: Task, queue: str, max_jobs: int) -> Worker:
-    async def run(_ctx: dict[Any, Any], *args: Any, **_: Any) -> None:
+    async def run(ctx: dict[Any, Any], *args: Any, **_: Any) -> None:  # noqa: ARG001  # arq's shape
         await task(context, UUID(args[0]))
 
     # The row's lease, not arq, says when a run is dead; arq's own limit is only a last resort.

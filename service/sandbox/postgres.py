@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ from service.sandbox.state import SandboxError, kept_secret, made_folder
 DATABASE = "autos"
 
 _AWAY = Path("/var/tmp")
+_AWAY_PREFIX = "autos-sandbox-"
+_ORIGIN = "state-folder"
 _ORPHAN_TIMEOUT_S = 10.0
 _SETTINGS = (
     "listen_addresses=127.0.0.1",
@@ -91,7 +93,9 @@ def _find_cluster(state_dir: Path) -> Cluster:
     account = unprivileged_account()
     home = cluster_home(state_dir, account)
     if home != state_dir:
+        remove_forsaken_homes()
         _own(home)
+        (home / _ORIGIN).write_text(str(state_dir))
     binary = find_postgres(partial(can_reach, account))
     return Cluster(state_dir, home, _reachable(binary, account, home), account)
 
@@ -101,7 +105,7 @@ def cluster_home(state_dir: Path, account: Account | None) -> Path:
     if can_reach(account, state_dir):
         return state_dir
     name = hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:16]
-    return _AWAY / f"autos-sandbox-{name}"
+    return _AWAY / f"{_AWAY_PREFIX}{name}"
 
 
 def _own(home: Path) -> None:
@@ -110,6 +114,21 @@ def _own(home: Path) -> None:
     if home.is_symlink() or home.stat().st_uid != os.geteuid():
         raise SandboxError(f"{home} is in the way and not ours: remove it")
     home.chmod(0o711)
+
+
+def remove_forsaken_homes() -> None:
+    """Remove our homes below /var/tmp whose state folder is gone: by `make clean`, or a killed test run's."""
+    for origin in _AWAY.glob(f"{_AWAY_PREFIX}*/{_ORIGIN}"):
+        with suppress(FileNotFoundError):  # another sandbox may be removing it just now
+            if _is_forsaken(origin):
+                shutil.rmtree(origin.parent, ignore_errors=True)
+
+
+def _is_forsaken(origin: Path) -> bool:
+    home = origin.parent
+    if home.is_symlink() or home.stat().st_uid != os.geteuid() or any(home.glob("*/postmaster.pid")):
+        return False
+    return not Path(origin.read_text()).exists()
 
 
 def _remove(cluster: Cluster) -> None:

@@ -16,10 +16,11 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
 from service.sandbox import binaries
-from service.sandbox.accounts import unprivileged_account
+from service.sandbox.accounts import Account, can_reach, unprivileged_account
 from service.sandbox.backends import Backends, S3Server, open_backends, open_postgres, open_redis, open_s3
 from service.sandbox.children import Program, open_child
-from service.sandbox.postgres import cluster_home
+from service.sandbox.plan import ROOT
+from service.sandbox.postgres import cluster_home, remove_forsaken_homes
 from service.sandbox.state import SandboxError, kept_secret, lock_folder
 from tests.sandbox.processes import descendants, ended, running
 
@@ -125,6 +126,39 @@ async def test_a_cluster_lies_away_when_its_account_cannot_enter_the_state_folde
     async with open_postgres(state_dir, durable=False) as url:
         assert await _ask(url, "select current_setting('data_directory')") == str(_cluster_in(home))
     assert home == state_dir or not home.exists()
+
+
+async def test_a_home_below_var_tmp_goes_when_its_state_folder_has_gone(state_dir: Path) -> None:
+    state = state_dir / "private" / "state"
+    state.mkdir(parents=True)
+    os.chmod(state.parent, 0o700)  # noqa: PTH101
+    home = cluster_home(state, unprivileged_account())
+    async with open_postgres(state):
+        remove_forsaken_homes()
+        assert home.exists()
+    remove_forsaken_homes()
+    assert home.exists()
+    shutil.rmtree(state)
+    remove_forsaken_homes()
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "mode"),
+    [(os.geteuid(), -1, 0o100), (-1, os.getegid(), 0o010), (-1, -1, 0o001)],
+    ids=["owner", "group", "others"],
+)
+def test_an_account_reaches_what_its_own_bit_allows_and_nothing_else(
+    uid: int, gid: int, mode: int, state_dir: Path
+) -> None:
+    folder = state_dir / "folder"
+    (folder / "inner").mkdir(parents=True)
+    folder.chmod(mode)
+    may_reach = can_reach(Account(uid, gid), folder)
+    folder.chmod(0o111 - mode)
+    may_not_reach = can_reach(Account(uid, gid), folder)
+    folder.chmod(0o700)
+    assert (may_reach, may_not_reach) == (True, False)
 
 
 async def test_programs_that_the_account_cannot_reach_are_copied(
@@ -241,7 +275,7 @@ async def test_the_end_of_the_block_leaves_no_process(state_dir: Path) -> None:
 @pytest.mark.usefixtures("either_binaries")
 async def test_killing_the_owner_leaves_no_process_and_the_next_start_works(state_dir: Path) -> None:
     owner = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", OWNER, str(state_dir), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", OWNER, str(state_dir), stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
     assert owner.stdout is not None
     assert await asyncio.wait_for(owner.stdout.readline(), 30) == b"up\n"
