@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from yarl import URL
 
 from service.core import cnj
-from service.core.documents import Document
+from service.core.documents import Document, file_name
 from service.core.events import MOST_DOCUMENTS
 from service.core.jobs import Job
 from service.core.processes import Process
@@ -133,7 +133,8 @@ def _document(
     if document.status is DocumentStatus.AVAILABLE and document.object_key is not None:
         content_url = download_url = f"{settings.public_url}/documents/{document.id}/content"
         if now is not None:
-            download_url = storage.presign(document.object_key, filename=document.name, now=now)
+            name = file_name(document.name, document.object_key)
+            download_url = storage.presign(document.object_key, filename=name, now=now)
     return DocumentAnswer(
         id=document.id,
         uuid=document.portal_uuid,

@@ -20,6 +20,7 @@ from service.problems import ProblemError, problem_response
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SAFE_HEADERS = {
+    "Server": "Autos",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",

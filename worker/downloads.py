@@ -130,7 +130,7 @@ class Downloads:
                 f"processes/{document.process_number}/{document.portal_uuid}/{name}",
                 stream.chunks,
                 media_type=stream.media_type,
-                expected_bytes=document.declared_bytes,
+                expected_bytes=_known_size(document.declared_bytes, stream.declared_bytes),
                 max_bytes=context.settings.max_document_bytes,
                 on_bytes=lambda size: self._ledger.received(document, size),
             )
@@ -138,6 +138,11 @@ class Downloads:
         return Stored(
             document.id, stream.media_type, stored.size_bytes, stored.sha256, stored.key, datetime.now(UTC)
         )
+
+
+def _known_size(listed: int | None, announced: int | None) -> int | None:
+    """The list's size is the one to trust; the newest documents have none, and then the header's serves."""
+    return announced if listed is None else listed
 
 
 def quick_tries(context: Context) -> AsyncRetrying:

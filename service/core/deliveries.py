@@ -80,7 +80,8 @@ async def record_round(conn: Connection, claimed: Claimed, ended: Round) -> bool
         """update deliveries
            set status = $3::delivery_status, attempts = attempts + $4, rounds = rounds + 1,
                last_status_code = $5, last_error = $6, claimed_until = null,
-               next_attempt_at = case when $3::delivery_status = 'pending' then now() + $7::interval else next_attempt_at end,
+               next_attempt_at = case when $3::delivery_status = 'pending' then now() + $7::interval
+                                      else next_attempt_at end,
                ring_at = now() + $7::interval,
                finished_at = case when $3::delivery_status = 'pending' then null else now() end
            where id = $1 and fence = $2 and status = 'pending' returning id""",

@@ -85,6 +85,12 @@ class Missed:
     is_spent: bool = True
 
 
+def file_name(name: str, object_key: str) -> str:
+    """Return the name under which a document is saved: its own, with the suffix of what it really is."""
+    suffix = "." + object_key.rpartition(".")[2]
+    return name if name.lower().endswith(suffix) else name + suffix
+
+
 async def record_list(conn: Connection, number: str, job_id: UUID, records: Sequence[DocumentRecord]) -> None:
     """Write the documents the portal lists; what failed under an earlier job is taken up again.
 

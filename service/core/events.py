@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 
 from service.core import cnj
-from service.core.documents import Document
+from service.core.documents import Document, file_name
 from service.core.jobs import Job
 from service.core.settings import Settings
 from service.core.states import DocumentStatus
@@ -93,6 +93,8 @@ def _with_links(
         return {**item, "download_url": None, "content_url": None}
     return {
         **item,
-        "download_url": storage.presign(object_key, filename=item["name"], now=signed_at),
+        "download_url": storage.presign(
+            object_key, filename=file_name(item["name"], object_key), now=signed_at
+        ),
         "content_url": f"{settings.public_url}/documents/{item['id']}/content",
     }

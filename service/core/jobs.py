@@ -197,7 +197,8 @@ async def record_progress(
                failed_documents = $5, processing_documents = $6, expected_bytes = $7,
                downloaded_bytes = greatest(downloaded_bytes, $8), updated_at = now(),
                progress_percentage = greatest(
-                   progress_percentage, least(99, 100 * ($4::int + $5::int + $9::float8) / greatest($3::int, 1)))
+                   progress_percentage,
+                   least(99, 100 * ($4::int + $5::int + $9::float8) / greatest($3::int, 1)))
            where id = $1""",
         job.id,
         timedelta(seconds=lease_s),

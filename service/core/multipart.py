@@ -9,8 +9,9 @@ import base64
 import logging
 import zlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from itertools import count, repeat
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import ClientError
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
     from types_aiobotocore_s3.type_defs import CompletedPartTypeDef
 
-MOST_PARTS = 10_000
 FREE_BYTES = 1024 * 1024
 """What each document may hold without asking: nearly all are smaller, and never wait for a large one."""
 
+_MOST_PARTS = 10_000
+_PARTS_OF_ONE_SIZE = 1000
 _PARTS_IN_FLIGHT = 2
 _PIECE_BYTES = 256 * 1024
 
@@ -147,22 +149,33 @@ class _Pieces(AsyncIterator[memoryview]):
         return piece
 
 
+def part_sizes(smallest_bytes: int, document_bytes: int | None) -> Iterator[int]:
+    """Yield the size of each part in turn, such that the 10,000 which S3 allows are enough.
+
+    All the same when the size of the document is known; otherwise they grow with it: nobody pays with memory
+    for a size that the document might have had.
+    """
+    if document_bytes is not None:
+        return repeat(max(smallest_bytes, -(-document_bytes // _MOST_PARTS)))
+    return (smallest_bytes << number // _PARTS_OF_ONE_SIZE for number in count())
+
+
 async def read_parts(
-    chunks: AsyncIterable[bytes], *, part_bytes: int, budget: ByteBudget
+    chunks: AsyncIterable[bytes], *, sizes: Iterator[int], budget: ByteBudget
 ) -> AsyncGenerator[Part, None]:
-    """Yield the bytes in parts of `part_bytes`, the last one shorter; without any bytes, one empty part.
+    """Yield the bytes in parts of these sizes, the last one shorter; without any bytes, one empty part.
 
     A part is yielded when the first byte after it, or the end, has come. It then belongs to the taker, who
     releases it.
     """
-    part = Part(budget, part_bytes)
+    part = Part(budget, next(sizes))
     try:
         async for chunk in chunks:
             rest = memoryview(chunk)
             while rest:
                 if part.is_full:
                     yield part
-                    part = Part(budget, part_bytes)
+                    part = Part(budget, next(sizes))
                     await part.reserve()
                 if len(part) + len(rest) > FREE_BYTES:
                     await part.reserve()

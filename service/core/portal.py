@@ -59,9 +59,9 @@ class Portal:
         Raises:
             PortalError: of the kind that the answer stands for.
         """
-        async with _passing_errors(), asyncio.timeout(_JSON_TIMEOUT_S):
-            async with self._open(f"processos/{cnj.mask(number)}") as response:
-                body = await _read(response, _MOST_JSON_BYTES)
+        path = f"processos/{cnj.mask(number)}"
+        async with _passing_errors(), asyncio.timeout(_JSON_TIMEOUT_S), self._open(path) as response:
+            body = await _read(response, _MOST_JSON_BYTES)
         if error := error_in_content(response.content_type, body[:_HEAD_BYTES], size=len(body)):
             raise error
         try:
@@ -80,20 +80,20 @@ class Portal:
         Raises:
             PortalError: at opening or while the chunks are read.
         """
-        async with _passing_errors():
-            async with self._open(f"processos/{cnj.mask(number)}/documentos/{uuid}/binario") as response:
-                head = await _read_head(response)
-                if error := error_in_content(response.content_type, head, size=response.content_length):
-                    raise error
-                if not head:
-                    raise BadContentError("the portal answered with an empty document")
-                media_type = media.sniff(head, declared=response.content_type, name=None)
-                yield DocumentStream(
-                    media_type,
-                    media.extension(media_type),
-                    response.content_length,
-                    self._chunks(response, head),
-                )
+        path = f"processos/{cnj.mask(number)}/documentos/{uuid}/binario"
+        async with _passing_errors(), self._open(path) as response:
+            head = await _read_head(response)
+            if error := error_in_content(response.content_type, head, size=response.content_length):
+                raise error
+            if not head:
+                raise BadContentError("the portal answered with an empty document")
+            media_type = media.sniff(head, declared=response.content_type, name=None)
+            yield DocumentStream(
+                media_type,
+                media.extension(media_type),
+                response.content_length,
+                self._chunks(response, head),
+            )
 
     async def _chunks(self, response: aiohttp.ClientResponse, head: bytes) -> AsyncIterator[bytes]:
         async with _passing_errors():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from botocore.exceptions import ClientError
 
 from service.core.errors import BadContentError, RefusedError, StorageUnavailableError
-from service.core.multipart import MOST_PARTS, ByteBudget, Part, open_upload, read_parts
+from service.core.multipart import ByteBudget, Part, open_upload, part_sizes, read_parts
 from service.core.presign import presign_get
 from service.core.s3_client import PATIENCE, Patience, Signer, calling, open_client, open_signer
 from service.core.settings import Settings
@@ -93,8 +93,8 @@ class Storage:
             StorageUnavailableError: S3 did not take it.
         """
         document = _Incoming(chunks, expected_bytes, max_bytes, on_bytes)
-        part_bytes = max(self._part_bytes, -(-(expected_bytes or max_bytes) // MOST_PARTS))
-        async with aclosing(read_parts(document, part_bytes=part_bytes, budget=self.budget)) as parts:
+        sizes = part_sizes(self._part_bytes, expected_bytes)
+        async with aclosing(read_parts(document, sizes=sizes, budget=self.budget)) as parts:
             first = await anext(parts)
             if first.is_last:
                 await self._put(key, first, document.sha256.digest(), media_type)

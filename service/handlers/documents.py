@@ -23,7 +23,8 @@ async def get_content(request: web.Request) -> web.Response:
     if document.object_key is None:
         reason = document.error_message or "it has not been fetched yet"
         raise ProblemError(problems.NOT_AVAILABLE, f"the document is {document.status}: {reason}")
-    link = request.app[STORAGE].presign(document.object_key, filename=document.name, now=datetime.now(UTC))
+    name = documents.file_name(document.name, document.object_key)
+    link = request.app[STORAGE].presign(document.object_key, filename=name, now=datetime.now(UTC))
     # The link is signed as it stands: encoding it again would break the signature.
     location = str(URL(link, encoded=True))
     return web.Response(status=302, headers={"Location": location, "Cache-Control": "no-store"})

@@ -74,6 +74,7 @@ class FaultyS3:
         calls: how often each operation was asked.
         uploads: those that are neither completed nor aborted.
         objects: the bytes of each path.
+        parts_open: how many parts it is taking at this moment.
     """
 
     endpoint_url: str = ""
@@ -82,7 +83,6 @@ class FaultyS3:
     uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     parts_open: int = 0
-    parts_open_at_abort: list[int] = field(default_factory=list)
 
     @property
     def server(self) -> S3Server:
@@ -93,8 +93,6 @@ class FaultyS3:
         """Answer any request."""
         operation = _operation(request)
         self.calls[operation] += 1
-        if operation == "abort":
-            self.parts_open_at_abort.append(self.parts_open)
         self.parts_open += operation == "part"
         try:
             if fault := self.faults.get(operation):
