@@ -273,7 +273,7 @@ async def open_upload(
     try:
         # A cancelled create may have been done all the same, and only its answer names the upload.
         await finish(upload.create(media_type), grace_s=patience.finish_s)
-        async with _one_error_group() as group:
+        async with one_error_group() as group:
             yield upload, group
         await upload.complete()
     except BaseException:
@@ -282,7 +282,7 @@ async def open_upload(
 
 
 @asynccontextmanager
-async def _one_error_group() -> AsyncIterator[asyncio.TaskGroup]:
+async def one_error_group() -> AsyncIterator[asyncio.TaskGroup]:
     """A task group of which the first error comes out as itself."""
     task = cast("asyncio.Task[Any]", asyncio.current_task())
     cancels = task.cancelling()

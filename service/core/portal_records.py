@@ -24,6 +24,8 @@ _SECRECY = {
     "SIGILO_ABSOLUTO": 5,
 }
 _MOST_SECRET = 5
+# What PostgreSQL's integers hold.
+_INT4, _INT8 = 2**31, 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ def _list(value: object) -> object:
 
 
 def _text_or_none(value: object) -> str | None:
-    return None if value is None else str(value)
+    """Read any scalar as text; PostgreSQL stores no NUL, and one in a name must not cost the whole case."""
+    return None if value is None else str(value).replace("\x00", "")
 
 
 Secrecy = Annotated[int, BeforeValidator(_secrecy)]
@@ -86,11 +89,11 @@ class _Named(_Lenient):
 
 class _File(_Lenient):
     tipo: Text = None
-    tamanho: Annotated[int, Field(ge=0)] | None = None
+    tamanho: Annotated[int, Field(ge=0, lt=_INT8)] | None = None
 
 
 class _Document(_Lenient):
-    sequencia: int = 0
+    sequencia: Annotated[int, Field(ge=-_INT4, lt=_INT4)] = 0
     dataHoraJuntada: Text = None  # noqa: N815  # the portal's names
     idCodex: Text = None  # noqa: N815
     idOrigem: Text = None  # noqa: N815

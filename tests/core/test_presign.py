@@ -130,6 +130,7 @@ def test_a_long_name_keeps_its_extension() -> None:
     name = safe_filename("ação " * 100 + ".pdf")
     assert name.endswith(".pdf")
     assert 170 <= len(name.encode()) <= 180
+    assert len(safe_filename("no extension. " + "x" * 400)) == 180
 
 
 @given(st.text(max_size=400))

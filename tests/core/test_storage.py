@@ -6,7 +6,7 @@ import json
 import random
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from service.core.errors import BadContentError, RefusedError, StorageUnavailableError
-from service.core.multipart import FREE_BYTES, ByteBudget, finish, part_sizes
+from service.core.multipart import FREE_BYTES, ByteBudget, finish, one_error_group, part_sizes, read_parts
 from service.core.s3_client import Patience, open_signer
 from service.core.storage import Storage, StoredObject, open_storage
 from service.sandbox.s3 import S3Server
@@ -44,7 +44,7 @@ MIB = 1024 * KIB
 PART = 64 * KIB
 KEY = "processes/10035792220258260564/6b1d1c4e/1-1-1.pdf"
 MANY = 10**12
-IMPATIENT = Patience(connect_s=0.5, read_s=0.2, call_s=1.0, check_s=0.5, finish_s=0.5)
+IMPATIENT = Patience(connect_s=0.5, read_s=0.2, call_s=0.6, check_s=0.5, finish_s=0.5)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -205,6 +205,12 @@ async def test_a_missing_bucket_is_noticed_and_made(server: S3Server) -> None:
         await storage.check()
 
 
+async def test_a_bucket_is_made_in_the_region_of_the_settings(server: S3Server) -> None:
+    async with _open(server, bucket="bucket-elsewhere", aws_region="sa-east-1") as storage:
+        await storage.ensure_bucket()
+        await storage.check()
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_cancel_at_any_moment_leaves_neither_upload_nor_task(storage: Storage, seed: int) -> None:
     chance = random.Random(seed)
@@ -294,7 +300,8 @@ async def test_one_who_gives_up_lets_the_next_ones_pass() -> None:
     await budget.reserve(5)
     tasks = await _waiting(budget, [9, 4], order)
     tasks[0].cancel()
-    await tasks[1]
+    async with asyncio.timeout(5):
+        await tasks[1]
     assert (order, budget.free_bytes) == ([4], 1)
 
 
@@ -318,6 +325,23 @@ async def test_a_small_document_never_waits_for_the_budget(faulty: FaultyS3) -> 
         assert not large.done()
         storage.budget.release(held)
         await large
+
+
+async def test_memory_is_reserved_before_the_document_is_read_on() -> None:
+    budget = ByteBudget(PART)
+    held = await budget.reserve(PART)
+    chunks = _chunks(_bytes(3 * PART), step=PART)
+    async with aclosing(read_parts(chunks, sizes=part_sizes(PART, None), budget=budget)) as parts:
+        first = await anext(parts)
+        second = asyncio.create_task(anext(parts))
+        while not budget._waiting:
+            await asyncio.sleep(0)
+        assert len(await anext(chunks)) == PART  # the third, that nobody has read yet
+        budget.release(held)
+        for part in (first, await second):
+            assert len(part) == PART
+            part.release()
+    assert budget.free_bytes == PART
 
 
 # When S3 misbehaves --------------------------------------------------------------------------------
@@ -415,6 +439,9 @@ async def test_a_second_cancel_does_not_stop_the_abort(faulty: FaultyS3) -> None
         storing.cancel()
         await gate.reached.wait()
         storing.cancel()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not storing.done()
         gate.opened.set()
         with pytest.raises(asyncio.CancelledError):
             await storing
@@ -433,6 +460,33 @@ async def test_a_store_that_never_answers_cannot_hold_a_cancelled_task(
         storing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await storing
+
+
+async def test_a_cancel_is_not_lost_in_a_failure_of_the_same_moment() -> None:
+    async def fail(parent: asyncio.Task[Any]) -> None:
+        parent.cancel()
+        raise StorageUnavailableError
+
+    async def work() -> None:
+        async with one_error_group() as group:
+            parent = asyncio.current_task()
+            assert parent is not None
+            group.create_task(fail(parent))
+            await asyncio.Event().wait()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(work())
+
+
+async def test_an_upload_without_an_id_is_refused(faulty: FaultyS3) -> None:
+    async def no_id(_request: web.Request) -> web.Response:
+        return web.Response(text="<InitiateMultipartUploadResult/>", content_type="application/xml")
+
+    faulty.faults["create"] = no_id
+    async with _open_impatient(faulty) as storage:
+        with pytest.raises(StorageUnavailableError):
+            await _store(storage, _chunks(_bytes(3 * PART)))
+    assert faulty.calls == {"create": 1}
 
 
 async def test_work_that_must_end_gets_only_so_long_after_a_cancel() -> None:

@@ -1,5 +1,6 @@
 """The other task: send one event to one URL, signed, and note how it went."""
 
+import asyncio
 import logging
 import random
 from uuid import UUID
@@ -12,6 +13,7 @@ from service.core.states import DeliveryStatus
 from worker.context import Context
 
 _SLOWER_S = 60.0
+_MARGIN_S = 5.0
 _GONE = 410
 
 log = logging.getLogger(__name__)
@@ -20,7 +22,7 @@ log = logging.getLogger(__name__)
 async def deliver(context: Context, delivery_id: UUID) -> None:
     """Claim the delivery, send it, note the outcome; nothing when it is not due or not ours to take."""
     settings = context.settings
-    hold_s = QUICK_TRIES * (settings.webhook_timeout_s + 5) + 10
+    hold_s = QUICK_TRIES * (settings.webhook_timeout_s + _MARGIN_S) + 2 * _MARGIN_S
     async with context.db.connection() as conn:
         claimed = await deliveries.claim(conn, delivery_id, hold_s=hold_s)
         if claimed is None:
@@ -34,14 +36,20 @@ async def deliver(context: Context, delivery_id: UUID) -> None:
         storage=context.storage,
         signed_at=claimed.next_attempt_at,
     )
-    last, requests = await send(
-        context.outbound,
-        claimed.webhook_url,
-        secret=claimed.webhook_secret,
-        message_id=f"msg_{claimed.id.hex}",
-        body=body,
-        timeout_s=settings.webhook_timeout_s,
-    )
+    try:
+        async with asyncio.timeout(hold_s - _MARGIN_S):
+            last, requests = await send(
+                context.outbound,
+                claimed.webhook_url,
+                secret=claimed.webhook_secret,
+                message_id=f"msg_{claimed.id.hex}",
+                body=body,
+                timeout_s=settings.webhook_timeout_s,
+            )
+    except TimeoutError:
+        # It waited for its turn at a slow endpoint until the claim was all but gone: the sweep rings again.
+        log.info("delivery %s had no turn at its endpoint", claimed.id)
+        return
     ended = judge(claimed, last, requests, settings)
     async with context.db.connection() as conn:
         is_ours = await deliveries.record_round(conn, claimed, ended)

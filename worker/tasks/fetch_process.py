@@ -89,6 +89,8 @@ async def _run(context: Context, job: Job, ledger: Ledger) -> End:
     try:
         record = await _read_process(context, job)
     except PortalPausedError as error:
+        if isinstance(error, PortalThrottledError):
+            await context.portal_limit.throttled(error.retry_after_s)
         return _wait_for_portal(context, job, error)
     except (CodexFailureError, *PASSING_ERRORS) as error:
         return _retry_later(context, job, error) or _settle(job, ledger, error=_reason(error))
@@ -168,8 +170,6 @@ def _hand_back(
 def _wait_for_portal(context: Context, job: Job, error: PortalPausedError) -> End:
     """Waiting for the portal costs neither a retry nor an attempt; only the deadline ends it."""
     delay_s = error.retry_after_s or context.settings.portal_pause_s
-    if isinstance(error, PortalThrottledError) and error.retry_after_s is None:
-        delay_s = min(delay_s, context.settings.portal_pause_s)
     return _hand_back(job, delay_s=_before_deadline(job, delay_s), waiting_reason=error.code)
 
 
