@@ -179,7 +179,17 @@ async def _silent_after_the_head(request: web.Request) -> web.StreamResponse:
     return response
 
 
-@pytest.mark.parametrize("handler", [_truncated, _reset, _silent, _silent_after_the_head])
+async def _dripping(request: web.Request) -> web.StreamResponse:
+    """A byte at a time keeps every read time-out quiet."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(PDF[:9000])
+    while True:
+        await response.write(b"x")
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("handler", [_dripping, _truncated, _reset, _silent, _silent_after_the_head])
 async def test_a_body_that_breaks_off_is_a_passing_fault(handler: Handler) -> None:
     async with portal_answering(handler, portal_read_timeout_s=0.3) as portal:
         with pytest.raises(PortalUnavailableError):

@@ -1,8 +1,9 @@
 """Places at the portal, shared over all workers through Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
+from typing import cast
 
 import pytest
 from redis.asyncio import Redis
@@ -23,6 +24,16 @@ async def redis(empty: None, redis_url: str) -> AsyncIterator[Redis]:
 @pytest.fixture
 def settings(make_settings: MakeSettings) -> Settings:
     return make_settings(portal_concurrency=4, portal_concurrency_start=4)
+
+
+async def _limit(redis: Redis) -> int:
+    """The limit as all workers see it."""
+    return int(await cast("Awaitable[bytes]", redis.hget(STATE, "limit")))
+
+
+async def _set(redis: Redis, name: str) -> None:
+    """Move an instant of the shared state to the distant past."""
+    await cast("Awaitable[int]", redis.hset(STATE, name, "0"))
 
 
 async def _most_at_once(limits: list[PortalLimit], count: int) -> int:
@@ -56,14 +67,14 @@ async def test_a_place_of_a_dead_worker_comes_back(redis: Redis, settings: Setti
 async def test_throttling_halves_the_limit_for_all_and_once_only(redis: Redis, settings: Settings) -> None:
     async with open_portal_limit(redis, settings) as one, open_portal_limit(redis, settings) as two:
         await asyncio.gather(*(limit.throttled(0.05) for limit in (one, two, one, two)))
-        assert await redis.hget(STATE, "limit") == b"2"
+        assert await _limit(redis) == 2
         assert await _most_at_once([one, two], 12) == 2
 
 
 async def test_the_limit_never_falls_below_one(redis: Redis, settings: Settings) -> None:
     async with open_portal_limit(redis, settings) as limit:
         for _ in range(4):
-            await redis.hset(STATE, "cut_at", 0)
+            await _set(redis, "cut_at")
             await limit.throttled(0)
         assert await _most_at_once([limit], 3) == 1
 
@@ -75,7 +86,7 @@ async def test_everybody_pauses_as_long_as_the_portal_asked(redis: Redis, settin
         while not two._held:
             await asyncio.sleep(0)
         assert not waiting.done()
-        await redis.hset(STATE, "paused_until", 0)
+        await _set(redis, "paused_until")
         async with asyncio.timeout(5):
             assert await waiting == 1
 
@@ -83,10 +94,10 @@ async def test_everybody_pauses_as_long_as_the_portal_asked(redis: Redis, settin
 async def test_the_limit_rises_by_one_after_as_many_successes(redis: Redis, settings: Settings) -> None:
     async with open_portal_limit(redis, settings) as limit:
         await limit.throttled(0)
-        assert await redis.hget(STATE, "limit") == b"2"
+        assert await _limit(redis) == 2
         for _ in range(100):
             await limit.succeeded()
-        assert await redis.hget(STATE, "limit") == b"4"
+        assert await _limit(redis) == 4
 
 
 async def test_a_cancelled_request_gives_its_place_back(redis: Redis, settings: Settings) -> None:
