@@ -82,7 +82,7 @@ class Portal:
         """
         path = f"processos/{cnj.mask(number)}/documentos/{uuid}/binario"
         async with _passing_errors(), self._open(path) as response:
-            head = await _read_head(response)
+            head = await _read_beginning(response, _HEAD_BYTES)
             if error := error_in_content(response.content_type, head, size=response.content_length):
                 raise error
             if not head:
@@ -131,7 +131,7 @@ class Portal:
                     yield response
                     return
                 if not 300 <= response.status < 400:
-                    body = await _read_beginning(response)
+                    body = await _read_beginning(response, _MOST_ERROR_BYTES)
                     raise error_of(response.status, response.headers, body)
                 url = self._checked(url.join(URL(response.headers.get("Location", ""))))
             raise RefusedError("the portal redirected too often", code="bad_redirect")
@@ -191,13 +191,9 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
     return bytes(body)
 
 
-async def _read_beginning(response: aiohttp.ClientResponse) -> bytes:
-    return await response.content.read(_MOST_ERROR_BYTES)
-
-
-async def _read_head(response: aiohttp.ClientResponse) -> bytes:
-    """Read 4 KiB or the whole of a shorter body."""
-    head = bytearray()
-    while len(head) < _HEAD_BYTES and (chunk := await response.content.read(_HEAD_BYTES)):
-        head += chunk
-    return bytes(head)
+async def _read_beginning(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """Read so many bytes at least, or the whole of a shorter body."""
+    beginning = bytearray()
+    while len(beginning) < most and (chunk := await response.content.read(most)):
+        beginning += chunk
+    return bytes(beginning)
