@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -24,9 +24,11 @@ from service.core.portal_records import ProcessRecord, read_process
 from service.core.settings import Settings
 
 _CONNECT_TIMEOUT_S = 5.0
-_JSON_TIMEOUT_S = 60.0
+# Whole answers, and the beginning of a document: three silences as long as one read may be.
+_READS_PER_ANSWER = 3
 _MOST_JSON_BYTES = 32 * 1024 * 1024
 _MOST_ERROR_BYTES = 64 * 1024
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 3
 _HEAD_BYTES = 4096
 _CHUNK_BYTES = 256 * 1024
@@ -34,10 +36,17 @@ _CHUNK_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class DocumentStream:
-    """A document on its way; `chunks` gives the whole body once, `declared_bytes` what the header says."""
+    """A document on its way; `chunks` gives the whole body once.
+
+    Attributes:
+        media_type: what the first bytes are, `extension` the suffix for it without a dot.
+        declared_type: what the answer's header says, if anything.
+        declared_bytes: the length by the answer's header, if any; the body had that length when it ended.
+    """
 
     media_type: str
     extension: str
+    declared_type: str | None
     declared_bytes: int | None
     chunks: AsyncIterator[bytes]
 
@@ -49,9 +58,10 @@ class Portal:
         self._session = session
         self._base = URL(settings.portal_url)
         self._token = settings.portal_token
-        self._redirect_hosts = frozenset(settings.portal_redirect_hosts)
+        self._redirect_hosts = frozenset(host.lower() for host in settings.portal_redirect_hosts)
         self._min_bytes_per_s = settings.portal_min_bytes_per_s
         self._rate_window_s = settings.portal_read_timeout_s / 2
+        self._answer_timeout_s = settings.portal_read_timeout_s * _READS_PER_ANSWER
 
     async def read_process(self, number: str) -> ProcessRecord:
         """Return what the portal says of the process with these 20 digits.
@@ -59,82 +69,64 @@ class Portal:
         Raises:
             PortalError: of the kind that the answer stands for.
         """
-        path = f"processos/{cnj.mask(number)}"
-        async with _passing_errors(), asyncio.timeout(_JSON_TIMEOUT_S), self._open(path) as response:
-            body = await _read(response, _MOST_JSON_BYTES)
-        if error := error_in_content(response.content_type, body[:_HEAD_BYTES], size=len(body)):
+        with ExitStack() as stack, _passing_errors():
+            async with asyncio.timeout(self._answer_timeout_s):
+                response = await self._get(f"processos/{cnj.mask(number)}", stack)
+                body = await _read(response, _MOST_JSON_BYTES)
+        if error := error_in_content(body[:_HEAD_BYTES], size=len(body)):
             raise error
-        try:
-            value = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise BadContentError("the portal described the process in no JSON") from error
-        if value == []:
-            raise ProcessNotFoundError("the portal has no such process")
-        # Documented as an array of one; a bare object has been seen too.
-        return read_process(value[0] if isinstance(value, list) else value, number)
+        return read_process(_only_process(body), number)
 
     @asynccontextmanager
     async def open_document(self, number: str, uuid: UUID) -> AsyncIterator[DocumentStream]:
         """Open the body of one document, after a look at its beginning.
 
+        What goes wrong inside the block is the caller's own and passes as it is.
+
         Raises:
             PortalError: at opening or while the chunks are read.
         """
         path = f"processos/{cnj.mask(number)}/documentos/{uuid}/binario"
-        async with _passing_errors(), self._open(path) as response:
-            head = await _read_beginning(response, _HEAD_BYTES)
-            if error := error_in_content(response.content_type, head, size=response.content_length):
-                raise error
+        with ExitStack() as stack:
+            with _passing_errors():
+                async with asyncio.timeout(self._answer_timeout_s):
+                    response = await self._get(path, stack)
+                    head = await _read_beginning(response, _HEAD_BYTES)
             if not head:
                 raise BadContentError("the portal answered with an empty document")
-            media_type = media.sniff(head, declared=response.content_type, name=None)
-            yield DocumentStream(
-                media_type,
-                media.extension(media_type),
-                response.content_length,
-                self._chunks(response, head),
-            )
+            if error := error_in_content(head, size=response.content_length):
+                raise error
+            async with aclosing(self._chunks(response, head)) as chunks:
+                yield _stream(response, head, chunks)
 
-    async def _chunks(self, response: aiohttp.ClientResponse, head: bytes) -> AsyncIterator[bytes]:
-        async with _passing_errors():
-            received, in_window, waited_s = len(head), 0, 0.0
-            yield head
-            while True:
-                # Only our waiting counts: while S3 is slow, it is not the portal that dawdles.
-                begun = time.monotonic()
-                chunk = await response.content.read(_CHUNK_BYTES)
-                waited_s += time.monotonic() - begun
-                if not chunk:
-                    break
-                received += len(chunk)
-                in_window += len(chunk)
-                if waited_s > self._rate_window_s:
-                    if in_window < self._min_bytes_per_s * waited_s:
-                        raise PortalUnavailableError("the portal sent the document too slowly")
-                    in_window, waited_s = 0, 0.0
-                yield chunk
-            if response.content_length not in (None, received):
-                raise PortalUnavailableError("the portal cut the document short")
+    async def _chunks(self, response: aiohttp.ClientResponse, head: bytes) -> AsyncGenerator[bytes, None]:
+        yield head
+        received = len(head)
+        pace = _Pace(self._min_bytes_per_s, self._rate_window_s)
+        while chunk := await pace.read(response.content):
+            received += len(chunk)
+            yield chunk
+        if response.content_length not in (None, received):
+            raise PortalUnavailableError("the portal cut the document short")
 
-    @asynccontextmanager
-    async def _open(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a GET, follow at most three checked redirects, and turn other answers into errors."""
+    async def _get(self, path: str, stack: ExitStack) -> aiohttp.ClientResponse:
+        """Return the 200 after at most three checked redirects; other answers are raised as errors.
+
+        The stack closes every response, so that a connection with an unread body is not used again.
+        """
         url = self._base / path
-        async with AsyncExitStack() as stack:
-            for _ in range(_MOST_REDIRECTS + 1):
-                response = await stack.enter_async_context(
-                    self._session.get(url, headers=self._headers(url), allow_redirects=False)
-                )
-                if response.status == 200:
-                    if response.headers.get("Content-Encoding", "identity") != "identity":
-                        raise BadContentError("the portal sent a compressed body that was not asked for")
-                    yield response
-                    return
-                if not 300 <= response.status < 400:
-                    body = await _read_beginning(response, _MOST_ERROR_BYTES)
-                    raise error_of(response.status, response.headers, body)
-                url = self._checked(url.join(URL(response.headers.get("Location", ""))))
-            raise RefusedError("the portal redirected too often", code="bad_redirect")
+        for _ in range(_MOST_REDIRECTS + 1):
+            response = await self._session.get(url, headers=self._headers(url), allow_redirects=False)
+            stack.callback(response.close)
+            if response.status == 200:
+                _refuse_encoded(response)
+                return response
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or not location:
+                body = await _read_beginning(response, _MOST_ERROR_BYTES)
+                raise error_of(response.status, response.headers, body)
+            url = self._redirected(url, location)
+        raise RefusedError("the portal redirected too often", code="bad_redirect")
 
     def _headers(self, url: URL) -> dict[str, str]:
         # Decided at every hop: a host that a redirect leads to must not see the token.
@@ -142,18 +134,56 @@ class Portal:
             return {}
         return {"Authorization": f"Bearer {self._token.get_secret_value()}"}
 
-    def _checked(self, url: URL) -> URL:
-        is_own = url.origin() == self._base.origin()
-        if is_own or (url.scheme == "https" and url.host in self._redirect_hosts and not url.user):
-            return url
+    def _redirected(self, url: URL, location: str) -> URL:
+        try:
+            target = url.join(URL(location))
+            if target.raw_user is None and target.raw_password is None and self._may_lead_to(target):
+                return target
+        except ValueError:  # no URL at all
+            pass
         raise RefusedError("the portal redirected to a place that is not allowed", code="bad_redirect")
+
+    def _may_lead_to(self, url: URL) -> bool:
+        if url.origin() == self._base.origin():
+            return True
+        return url.scheme in {"https", self._base.scheme} and url.host in self._redirect_hosts
+
+
+class _Pace:
+    """Reads a body and refuses one that drips, which keeps every time-out for a single read quiet.
+
+    Only our waiting counts: while S3 is slow, it is not the portal that dawdles.
+    """
+
+    def __init__(self, min_bytes_per_s: int, window_s: float) -> None:
+        self._min_bytes_per_s = min_bytes_per_s
+        self._window_s = window_s
+        self._received = 0
+        self._waited_s = 0.0
+
+    async def read(self, content: aiohttp.StreamReader) -> bytes:
+        """Return the next bytes, or none at the end of the body."""
+        begun = time.monotonic()
+        with _passing_errors():
+            chunk = await content.read(_CHUNK_BYTES)
+        self._waited_s += time.monotonic() - begun
+        self._received += len(chunk)
+        if chunk and self._waited_s > self._window_s:
+            if self._received < self._min_bytes_per_s * self._waited_s:
+                raise PortalUnavailableError("the portal sent the document too slowly")
+            self._received, self._waited_s = 0, 0.0
+        return chunk
 
 
 @asynccontextmanager
 async def open_portal(settings: Settings) -> AsyncIterator[Portal]:
     """Open the client of this process."""
     timeout = aiohttp.ClientTimeout(
-        total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=settings.portal_read_timeout_s
+        total=None,
+        # There are always connections to be had, so this bounds DNS, TCP and TLS together.
+        connect=_CONNECT_TIMEOUT_S,
+        sock_connect=_CONNECT_TIMEOUT_S,
+        sock_read=settings.portal_read_timeout_s,
     )
     headers = {
         "User-Agent": f"Autos/{__version__}",
@@ -161,7 +191,7 @@ async def open_portal(settings: Settings) -> AsyncIterator[Portal]:
         "Accept-Encoding": "identity",
     }
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=settings.downloads_per_worker + settings.jobs_per_worker),
+        connector=aiohttp.TCPConnector(limit=0),
         timeout=timeout,
         headers=headers,
         auto_decompress=False,
@@ -171,15 +201,51 @@ async def open_portal(settings: Settings) -> AsyncIterator[Portal]:
         yield Portal(session, settings)
 
 
-@asynccontextmanager
-async def _passing_errors() -> AsyncIterator[None]:
-    """Name what the network does to us; the messages carry no address and no query."""
+@contextmanager
+def _passing_errors() -> Iterator[None]:
+    """Name what the network does to us. The cause is left out: its text may hold an address with a query."""
     try:
         yield
-    except (TimeoutError, aiohttp.ServerTimeoutError) as error:
-        raise PortalUnavailableError("the portal did not answer in time") from error
+    except TimeoutError:
+        raise PortalUnavailableError("the portal did not answer in time") from None
     except (aiohttp.ClientError, OSError) as error:
-        raise PortalUnavailableError(f"no answer from the portal ({type(error).__name__})") from error
+        raise PortalUnavailableError(f"no answer from the portal ({type(error).__name__})") from None
+
+
+def _stream(
+    response: aiohttp.ClientResponse, head: bytes, chunks: AsyncIterator[bytes]
+) -> DocumentStream:
+    declared = response.headers.get("Content-Type")
+    media_type = media.sniff(head, declared=declared, name=None)
+    return DocumentStream(
+        media_type=media_type,
+        extension=media.extension(media_type),
+        declared_type=declared,
+        declared_bytes=response.content_length,
+        chunks=chunks,
+    )
+
+
+def _only_process(body: bytes) -> object:
+    """Documented as an array of one; a bare object has been seen too."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise BadContentError("the portal described the process in no JSON") from None
+    if not isinstance(value, list):
+        return value
+    if not value:
+        raise ProcessNotFoundError("the portal has no such process")
+    if len(value) > 1:
+        # Reading the first alone could lose the documents of the others in silence.
+        raise BadContentError("the portal described several processes in place of one")
+    return value[0]
+
+
+def _refuse_encoded(response: aiohttp.ClientResponse) -> None:
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise BadContentError("the portal sent a compressed body that was not asked for")
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
@@ -192,8 +258,8 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 async def _read_beginning(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Read so many bytes at least, or the whole of a shorter body."""
+    """Read so many bytes, or the whole of a shorter body."""
     beginning = bytearray()
-    while len(beginning) < most and (chunk := await response.content.read(most)):
+    while len(beginning) < most and (chunk := await response.content.read(most - len(beginning))):
         beginning += chunk
     return bytes(beginning)

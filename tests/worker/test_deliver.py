@@ -1,0 +1,188 @@
+"""Deliveries: what each answer of a receiver leads to, and that nothing is sent twice at once."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from service.core import clients, deliveries, jobs, settlement, submission
+from service.core.deliveries import Claimed, Round
+from service.core.outbound import DeliveryFailedError, Reply
+from service.core.sending import Try
+from service.core.settings import Settings
+from service.core.states import DeliveryStatus
+from tests.receiver import Receiver
+from tests.world import World
+from worker.tasks.deliver import judge
+
+NUMBER = "10035792220258260564"
+MASKED = "1003579-22.2025.8.26.0564"
+
+
+def _claimed(rounds: int = 0) -> Claimed:
+    return Claimed(
+        uuid4(), 1, "job.completed", {}, rounds, datetime.now(UTC), "https://hooks.example.com/", b"x" * 32
+    )
+
+
+def _answered(status: int, retry_after_s: float | None = None) -> Try:
+    return Try(Reply(status, retry_after_s, "", 0.1), None)
+
+
+def _judged(last: Try, rounds: int = 0) -> Round:
+    return judge(_claimed(rounds), last, 1, Settings())
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 299])
+def test_2xx_is_delivered(status: int) -> None:
+    assert _judged(_answered(status)).status is DeliveryStatus.DELIVERED
+
+
+@pytest.mark.parametrize("status", [100, 301, 302, 400, 404, 500, 503])
+def test_anything_else_is_tried_again(status: int) -> None:
+    ended = _judged(_answered(status))
+    assert (ended.status, ended.status_code) == (DeliveryStatus.PENDING, status)
+    assert ended.error == f"the receiver answered {status}"
+
+
+def test_410_ends_the_delivery_at_once() -> None:
+    assert _judged(_answered(410)).status is DeliveryStatus.DEAD
+
+
+def test_the_schedule_is_that_of_the_documents_with_a_fifth_of_jitter_and_then_ends() -> None:
+    schedule = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+    for rounds, delay_s in enumerate(schedule):
+        ended = _judged(_answered(400), rounds)
+        assert 0.8 * delay_s <= ended.delay_s <= 1.2 * delay_s
+    assert _judged(_answered(400), len(schedule)).status is DeliveryStatus.DEAD
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        Try(None, DeliveryFailedError("timeout")),
+        _answered(429),
+        _answered(502),
+        _answered(504),
+    ],
+)
+def test_an_overloaded_receiver_is_left_alone_for_a_minute(last: Try) -> None:
+    assert _judged(last).delay_s == 60
+
+
+@pytest.mark.parametrize(("asked_s", "least_s", "most_s"), [(1, 240, 360), (400, 400, 400), (9e9, 480, 720)])
+def test_retry_after_is_honoured_between_the_wait_and_its_double(
+    asked_s: float, least_s: float, most_s: float
+) -> None:
+    delay_s = _judged(_answered(503, asked_s), rounds=1).delay_s
+    assert least_s <= delay_s <= most_s
+
+
+async def _settled_with_webhook(world: World, url: str) -> UUID:
+    """A cancelled job with one delivery that nobody was rung for yet."""
+    async with world.db.transaction() as conn:
+        client, _ = await clients.ensure(conn, "acme")
+        submitted = await submission.submit(
+            conn, NUMBER, client.id, webhook_url=url, force_refresh=False, settings=world.settings
+        )
+        (delivery_id,) = await settlement.cancel(conn, submitted.job.id)
+    return delivery_id
+
+
+async def _delivery(world: World) -> dict[str, Any]:
+    async with world.db.connection() as conn:
+        row = await conn.fetchrow("select * from deliveries")
+    assert row is not None
+    return dict(row)
+
+
+async def _until_ended(world: World) -> dict[str, Any]:
+    async with asyncio.timeout(30):
+        while (row := await _delivery(world))["status"] == "pending":
+            await asyncio.sleep(0.05)
+    return row
+
+
+@pytest.mark.integration
+async def test_a_cancelled_job_is_told_too(world: World, receiver: Receiver) -> None:
+    await _settled_with_webhook(world, receiver.url)
+    (got,) = await receiver.wait_for(1)
+    assert (got.event["type"], got.event["status"]) == ("job.cancelled", "cancelled")
+    assert (got.event["process_number"], got.event["error_code"]) == (MASKED, "cancelled")
+
+
+@pytest.mark.integration
+async def test_a_receiver_that_always_fails_is_given_up_after_the_schedule(
+    world: World, receiver: Receiver
+) -> None:
+    receiver.statuses = [500] * 100
+    await _settled_with_webhook(world, receiver.url)
+    row = await _until_ended(world)
+    assert (row["status"], row["rounds"], row["attempts"]) == ("dead", 4, 12)
+    assert (row["last_status_code"], row["last_error"]) == (500, "the receiver answered 500")
+    assert len({one.headers["webhook-id"] for one in receiver.received}) == 1
+
+
+@pytest.mark.integration
+async def test_a_redirect_is_not_followed(world: World, receiver: Receiver) -> None:
+    receiver.statuses = [302]
+    receiver.headers = {"Location": receiver.url + "/elsewhere"}
+    await _settled_with_webhook(world, receiver.url)
+    first, second = await receiver.wait_for(2)
+    assert (first.path, second.path) == ("/hook", "/hook")
+    assert (await _until_ended(world))["attempts"] == 2
+
+
+@pytest.mark.integration
+async def test_of_many_senders_one_gets_the_delivery(api: World) -> None:
+    delivery_id = await _settled_with_webhook(api, "https://hooks.example.com/")
+
+    async def claim() -> Claimed | None:
+        async with api.db.connection() as conn:
+            return await deliveries.claim(conn, delivery_id, hold_s=60)
+
+    claims = await asyncio.gather(*(claim() for _ in range(20)))
+    assert sum(one is not None for one in claims) == 1
+
+
+@pytest.mark.integration
+async def test_a_sender_whose_claim_ran_out_can_note_nothing(api: World) -> None:
+    delivery_id = await _settled_with_webhook(api, "https://hooks.example.com/")
+    async with api.db.connection() as conn:
+        late = await deliveries.claim(conn, delivery_id, hold_s=0)
+        taken_over = await deliveries.claim(conn, delivery_id, hold_s=60)
+        assert late
+        assert taken_over
+        # The same time gives the same links: a repeat after a crash has the very same body.
+        assert taken_over.next_attempt_at == late.next_attempt_at
+        given_up = Round(DeliveryStatus.DEAD, 1, None, "too late")
+        assert not await deliveries.record_round(conn, late, given_up)
+        assert await deliveries.record_round(conn, taken_over, Round(DeliveryStatus.DELIVERED, 1, 204, None))
+    assert (await _delivery(api))["status"] == "delivered"
+
+
+@pytest.mark.integration
+async def test_above_a_hundred_documents_the_webhook_names_the_place_of_the_list(
+    world: World, receiver: Receiver
+) -> None:
+    async with world.db.transaction() as conn:
+        client, _ = await clients.ensure(conn, "acme")
+        submitted = await submission.submit(
+            conn, NUMBER, client.id, webhook_url=receiver.url, force_refresh=False, settings=world.settings
+        )
+        job = await jobs.claim(conn, submitted.job.id, worker_id=uuid4(), lease_s=60)
+        assert job
+        await conn.execute(
+            """insert into documents
+                   (process_number, job_id, portal_uuid, position, name, has_file, secrecy_level)
+               select $1, $2, gen_random_uuid(), n, 'a', true, 0 from generate_series(1, 101) n""",
+            NUMBER,
+            job.id,
+        )
+        await settlement.settle(conn, job)
+    (got,) = await receiver.wait_for(1)
+    assert "documents" not in got.event
+    assert got.event["documents_url"].endswith(f"/processes/{MASKED}/files")
+    assert (got.event["total_documents"], got.event["type"]) == (101, "job.failed")

@@ -1,0 +1,121 @@
+"""The sweep mends what Redis or a dead worker lost, and declares nobody dead too soon."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from service.core import clients, jobs, submission
+from service.core.db import Database
+from service.core.jobs import Job
+from service.core.settings import Settings
+from tests.conftest import MakeSettings
+from tests.world import World
+from worker.context import Context, open_context
+from worker.sweep import Sweep
+
+NUMBER = "10035792220258260564"
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def context(empty: None, make_settings: MakeSettings) -> AsyncIterator[Context]:
+    """A worker's resources, with a lease so short that the sweep trusts the database at once."""
+    async with open_context(make_settings(lease_s=0.001, max_crashes=2)) as opened:
+        yield opened
+
+
+async def _submitted(db: Database, settings: Settings) -> Job:
+    async with db.transaction() as conn:
+        client, _ = await clients.ensure(conn, "acme")
+        submitted = await submission.submit(
+            conn,
+            NUMBER,
+            client.id,
+            webhook_url="https://hooks.example.com/",
+            force_refresh=False,
+            settings=settings,
+        )
+    return submitted.job
+
+
+async def _claimed(context: Context, job: Job, lease_s: float) -> Job:
+    async with context.db.connection() as conn:
+        claimed = await jobs.claim(conn, job.id, worker_id=uuid4(), lease_s=lease_s)
+    assert claimed
+    return claimed
+
+
+async def _row(context: Context) -> dict[str, Any]:
+    async with context.db.connection() as conn:
+        row = await conn.fetchrow("select * from jobs")
+    assert row
+    return dict(row)
+
+
+async def test_a_job_nobody_was_rung_for_is_done_all_the_same(world: World) -> None:
+    """What is left when the API dies between its commit and the ring, or Redis is wiped after it."""
+    caller = await world.caller()
+    await _submitted(world.db, world.settings)
+    async with world.db.connection() as conn:
+        await conn.execute(
+            "insert into subscriptions (job_id, client_id) select id, $1 from jobs", caller.client.id
+        )
+    assert (await caller.wait_until_final("1003579-22.2025.8.26.0564"))["status"] == "completed"
+
+
+async def test_redis_wiped_in_the_middle_loses_nothing(world: World, redis_url: str) -> None:
+    caller = await world.caller()
+    await caller.get("/processes/1003579-22.2025.8.26.0564")
+    async with Redis.from_url(redis_url) as redis:
+        await redis.flushdb()
+    assert (await caller.wait_until_final("1003579-22.2025.8.26.0564"))["status"] == "completed"
+
+
+async def test_an_expired_lease_is_freed_once_however_many_sweep(context: Context) -> None:
+    job = await _submitted(context.db, context.settings)
+    await _claimed(context, job, lease_s=-1)
+    await asyncio.gather(*(Sweep(context).free_expired_leases() for _ in range(8)))
+    row = await _row(context)
+    assert (row["status"], row["crashes"], row["lease_until"]) == ("pending", 1, None)
+
+
+async def test_a_living_worker_keeps_its_job(context: Context) -> None:
+    job = await _submitted(context.db, context.settings)
+    await _claimed(context, job, lease_s=60)
+    await Sweep(context).free_expired_leases()
+    assert (await _row(context))["status"] == "processing"
+
+
+async def test_a_job_that_kills_every_worker_is_given_up_and_told(context: Context) -> None:
+    job = await _submitted(context.db, context.settings)
+    for _ in range(2):
+        await _claimed(context, job, lease_s=-1)
+        await Sweep(context).free_expired_leases()
+    row = await _row(context)
+    assert (row["status"], row["error_code"]) == ("failed", "worker_crashed")
+    async with context.db.connection() as conn:
+        assert await conn.fetchval("select event from deliveries") == "job.failed"
+
+
+async def test_nobody_is_declared_dead_right_after_the_start(
+    context: Context, make_settings: MakeSettings
+) -> None:
+    """The database may just have come back: the owners get the time of a heartbeat to say that they live."""
+    async with open_context(make_settings(lease_s=60)) as patient:
+        job = await _submitted(patient.db, patient.settings)
+        await _claimed(patient, job, lease_s=-1)
+        await Sweep(patient).sweep()
+        assert (await _row(patient))["status"] == "processing"
+
+
+async def test_a_pending_job_is_rung_for_again_only_after_a_while(context: Context) -> None:
+    await _submitted(context.db, context.settings)
+    async with context.db.connection() as conn:
+        await conn.execute("update jobs set ring_at = now()")
+        first = await jobs.list_to_ring(conn, again_s=30)
+        second = await jobs.list_to_ring(conn, again_s=30)
+    assert (len(first), len(second)) == (1, 0)
