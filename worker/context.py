@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
@@ -51,3 +51,10 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             outbound=await stack.enter_async_context(open_outbound(settings)),
             downloads=asyncio.Semaphore(settings.downloads_per_worker),
         )
+
+
+async def wait_for(event: asyncio.Event, timeout_s: float) -> None:
+    """Sleep, but not beyond the event."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()

@@ -5,7 +5,6 @@ long as the lease lasts.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -18,6 +17,7 @@ from service.core.documents import Document, Missed, Stored
 from service.core.errors import DatabaseUnavailableError, LeaseLostError
 from service.core.jobs import Job
 from service.core.settings import Settings
+from worker.context import wait_for
 
 FLUSH_INTERVAL_S = 0.2
 _RETRY_WAIT_S = 0.5
@@ -74,9 +74,9 @@ class Ledger:
             LeaseLostError: the job is no longer ours, or the database was away for longer than the lease.
         """
         while not self._closed.is_set():
-            await _wait(self._news, self._beat_s)
+            await wait_for(self._news, self._beat_s)
             await self.while_leased(self._flush)
-            await _wait(self._closed, FLUSH_INTERVAL_S)
+            await wait_for(self._closed, FLUSH_INTERVAL_S)
 
     def close(self) -> None:
         """End `keep` after its present write; what is not written yet is left to `conclude`."""
@@ -168,9 +168,3 @@ class Ledger:
     def _ended(self, document_id: UUID) -> None:
         self._in_flight.pop(document_id, None)
         self._news.set()
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()

@@ -25,13 +25,14 @@ from service.core.queue import (
     serialize,
 )
 from service.core.settings import Settings
-from worker.context import Context, open_context
+from worker.context import Context, open_context, wait_for
 from worker.sweep import Sweep
 from worker.tasks.deliver import deliver
 from worker.tasks.fetch_process import fetch_process
 
 _REDIS_WAIT_S = 1.0
 _POLL_DELAY_S = 0.1
+_LAST_POLL_S = 10.0
 
 Task = Callable[[Context, UUID], Awaitable[None]]
 
@@ -41,11 +42,15 @@ log = logging.getLogger(__name__)
 class Worker(arq.Worker):
     """arq's worker, which ends its process when Redis goes away; this one waits for it to come back."""
 
-    async def main(self) -> None:
-        """Poll until cancelled."""
-        while True:
+    async def poll_until(self, stopping: asyncio.Event) -> None:
+        """Start tasks as they come.
+
+        Ended by an event and not by a cancel, which would tear a connection to Redis in the middle of a
+        command, and which redis-py swallows when it meets one of its own time-outs.
+        """
+        while not stopping.is_set():
             await self._poll_iteration()
-            await asyncio.sleep(self.poll_delay_s)
+            await wait_for(stopping, self.poll_delay_s)
 
     async def _poll_iteration(self) -> None:
         try:
@@ -63,8 +68,7 @@ class Worker(arq.Worker):
             self._release_sem_dec_counter_on_complete()
 
     async def drain(self, timeout_s: float) -> None:
-        """Pick nothing new and wait for what runs."""
-        self.allow_pick_jobs = False
+        """Wait for what runs."""
         if running := [task for task in self.tasks.values() if not task.done()]:
             await asyncio.wait(running, timeout=timeout_s)
 
@@ -88,7 +92,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[list[asyncio.Task[Non
             _worker(context, FETCH_PROCESS, fetch_process, JOBS_QUEUE, settings.jobs_per_worker),
             _worker(context, DELIVER, deliver, DELIVERIES_QUEUE, settings.deliveries_per_worker),
         ]
-        loops = [asyncio.create_task(worker.main()) for worker in workers]
+        loops = [asyncio.create_task(worker.poll_until(context.stopping)) for worker in workers]
         loops.append(asyncio.create_task(Sweep(context).run()))
         log.info("worker %s ready", context.worker_id)
         try:
@@ -99,18 +103,19 @@ async def open_worker(settings: Settings) -> AsyncIterator[list[asyncio.Task[Non
 
 
 async def _stop(context: Context, workers: list[Worker], loops: list[asyncio.Task[None]]) -> None:
+    ended = [loop for loop in loops if loop.done()]
     context.stopping.set()
     await asyncio.gather(*(worker.drain(context.settings.drain_s) for worker in workers))
     for worker in workers:
         await _cancel(list(worker.tasks.values()))
-    ended = [loop for loop in loops if loop.done() and not loop.cancelled()]
-    await _cancel([loop for loop in loops if loop not in ended])
+    await asyncio.wait(loops, timeout=_LAST_POLL_S)
+    await _cancel([loop for loop in loops if not loop.done()])
     for loop in ended:
         loop.result()  # a loop that ended by itself had a reason, which ends the process
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
-    # A cancel can get lost in a library (redis-py swallows one that meets its own time-out): ask again.
+    # A cancel can get lost in a library: ask again.
     while waiting := [task for task in tasks if not task.done()]:
         for task in waiting:
             task.cancel()

@@ -1,6 +1,5 @@
 """The sweep: reads PostgreSQL and mends what Redis or a dead worker lost. Safe in every worker at once."""
 
-import asyncio
 import logging
 import time
 from uuid import UUID
@@ -8,7 +7,7 @@ from uuid import UUID
 from service.core import deliveries, documents, jobs
 from service.core.errors import DatabaseUnavailableError
 from service.core.settlement import Reason, settle
-from worker.context import Context
+from worker.context import Context, wait_for
 
 _RING_AGAIN_S = 30.0
 _CRASHED = Reason("worker_crashed", "the worker died on this job too often")
@@ -26,8 +25,8 @@ class Sweep:
         self._reachable_since = time.monotonic()
 
     async def run(self) -> None:
-        """Sweep until cancelled; a pass that fails is logged and the next one tried."""
-        while True:
+        """Sweep until the worker stops; a pass that fails is logged and the next one tried."""
+        while not self._context.stopping.is_set():
             try:
                 await self.sweep()
             except DatabaseUnavailableError as error:
@@ -36,7 +35,7 @@ class Sweep:
             except Exception:
                 # The sweep is what everything else relies on to be mended: it must not end.
                 log.exception("sweep")
-            await asyncio.sleep(self._context.settings.sweep_interval_s)
+            await wait_for(self._context.stopping, self._context.settings.sweep_interval_s)
 
     async def sweep(self) -> None:
         """Free what dead workers held, then ring for everything that is due."""

@@ -21,7 +21,7 @@ _HTML_TAG = re.compile(
     rb"b|i|u|s|strong|em|small|ul|ol|li|dl|a|img|o:p)[\s>/]",
     re.IGNORECASE,
 )
-_XML_ROOT = re.compile(rb"<(?:[\w.-]+:)?([\w.-]+)")
+_XML_ROOT = re.compile(rb"<(?:!doctype\s+)?(?:[\w.-]+:)?([\w.-]+)", re.IGNORECASE)
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _TEXT_PROBE_BYTES = 512
 
@@ -83,6 +83,7 @@ _EXTENSIONS = {
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
     "application/vnd.openxmlformats-officedocument.presentationml.presentation": "pptx",
 }
+_SUFFIXES = {suffix: media_type for media_type, suffix in _EXTENSIONS.items()}
 _ALIASES = {
     "text/richtext": _RTF,
     "text/rtf": _RTF,
@@ -152,8 +153,6 @@ def _markup(text: bytes) -> str | None:
 
 
 def _root(text: bytes) -> str:
-    if text[:9].upper() == b"<!DOCTYPE":
-        return _HTML if text[9:].split(maxsplit=1)[:1] == [b"html"] else _XML
     root = _XML_ROOT.match(text)
     return {b"html": _HTML, b"svg": _SVG}.get(root[1].lower() if root else b"", _XML)
 
@@ -172,7 +171,11 @@ def _by_signature(head: bytes, told: list[str]) -> str | None:
         return None
     is_text = not _CONTROL.search(head[:_TEXT_PROBE_BYTES])
     least = _SURE_OF_TEXT if is_text else _SURE_OF_BYTES
-    sure = [(one.confidence, kind) for one in found if one.confidence >= least and (kind := _normal(one.mime_type))]
+    sure = [
+        (one.confidence, kind)
+        for one in found
+        if one.confidence >= least and (kind := _normal(one.mime_type))
+    ]
     best = [kind for confidence, kind in sure if confidence == max(sure)[0]]
     # Formats may share one signature: then a declaration among them decides.
     return next((one for one in told if one in best), best[0]) if best else None
@@ -187,4 +190,5 @@ def _normal(declared: str | None) -> str | None:
 
 def _by_name(name: str | None) -> str | None:
     _, dot, suffix = (name or "").rpartition(".")
-    return _normal(_TABLE.types_map[True].get(f".{suffix.lower()}")) if dot else None
+    suffix = suffix.lower()
+    return _normal(_SUFFIXES.get(suffix) or _TABLE.types_map[True].get(f".{suffix}")) if dot else None

@@ -212,9 +212,7 @@ def _passing_errors() -> Iterator[None]:
         raise PortalUnavailableError(f"no answer from the portal ({type(error).__name__})") from None
 
 
-def _stream(
-    response: aiohttp.ClientResponse, head: bytes, chunks: AsyncIterator[bytes]
-) -> DocumentStream:
+def _stream(response: aiohttp.ClientResponse, head: bytes, chunks: AsyncIterator[bytes]) -> DocumentStream:
     declared = response.headers.get("Content-Type")
     media_type = media.sniff(head, declared=declared, name=None)
     return DocumentStream(

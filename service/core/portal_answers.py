@@ -55,9 +55,7 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> PortalErro
             return _absence(said)
         case 500 if isinstance(said, dict) and "externalUrlService" in said:
             return CodexFailureError("the court's document store failed")
-        case 408 | 425:
-            return PortalUnavailableError(f"the portal answered {status}")
-        case _ if status >= 500:
+        case _ if status >= 500 or status in {408, 425}:
             return PortalUnavailableError(f"the portal answered {status}")
         case _ if status < 400:
             return BadContentError(f"the portal answered {status} where 200 was expected")

@@ -1,10 +1,17 @@
-"""Requests in flight to the portal, limited over all workers by a count kept in Redis."""
+"""Requests in flight to the portal, limited over all workers by a count kept in Redis.
+
+The holders of places stand in a sorted set with the instant at which each place runs out, by Redis' own
+clock: a worker renews its places, those of a dead one come back by themselves. The limit rises by one after
+as many successes as it is high and is halved when the portal throttles. While Redis is away or silent, a
+small number of places in each process stands in.
+"""
 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -14,147 +21,264 @@ from service.core.settings import Settings
 
 HOLDERS = "autos:portal:holders"
 STATE = "autos:portal:state"
-_HOLD_S = 30
-_RENEW_S = 10.0
+_PROBE = "autos:portal:probe"
+
+_HOLD_S = 30.0
 _LONGEST_PAUSE_S = 3600.0
 _SHORT_PAUSE_S = 1.0
+# How long Redis may take for one call, and how long after a failure it is asked again.
+_REDIS_TIMEOUT_S = 1.5
+_PROBE_EVERY_S = 0.5
+_CLOSING_S = 2.0
+# A pause is looked at again this often, because it may have been lifted.
+_LONGEST_LOOK_AWAY_S = 1.0
+_POLL_S = (0.02, 0.05)
+_FULL = -1
 
-# KEYS holders, state; ARGV id, hold seconds, start, cap. Returns 0, or the ms to wait before asking again.
+# A limit that nobody has touched for two hours is forgotten: no throttling is for ever.
+_PRELUDE = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local function limit(start, cap)
+  return math.min(tonumber(redis.call('HGET', KEYS[2], 'limit') or start), tonumber(cap))
+end
+local function keep(...)
+  redis.call('HSET', KEYS[2], ...)
+  redis.call('PEXPIRE', KEYS[2], 7200000)
+end
+"""
+# ARGV id, ms to hold, start, cap. Returns 0 for a place, -1 for none, or the ms of pause left; and the limit.
 _ACQUIRE = """
-local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local most = limit(ARGV[3], ARGV[4])
 local paused = tonumber(redis.call('HGET', KEYS[2], 'paused_until') or '0')
-if paused > now then return math.min(paused - now, 1000) end
+if paused > now then return {paused - now, most} end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-local limit = math.min(tonumber(redis.call('HGET', KEYS[2], 'limit') or ARGV[3]), tonumber(ARGV[4]))
-if redis.call('ZCARD', KEYS[1]) >= limit then return -1 end
-redis.call('ZADD', KEYS[1], now + ARGV[2] * 1000, ARGV[1])
-return 0
+if redis.call('ZCARD', KEYS[1]) >= most then return {-1, most} end
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+return {0, most}
 """
-# ARGV start, cap, pause in ms. Halves at most once a second, over all workers.
+# ARGV ms to hold, ids. A place that is gone stays gone: it may have been released meanwhile.
+_RENEW = """
+for place = 2, #ARGV do redis.call('ZADD', KEYS[1], 'XX', now + ARGV[1], ARGV[place]) end
+"""
+# ARGV ms of pause, start, cap. Returns the limit: halved, but only once a second over all workers.
 _THROTTLE = """
-local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local paused = tonumber(redis.call('HGET', KEYS[1], 'paused_until') or '0')
-redis.call('HSET', KEYS[1], 'paused_until', math.max(paused, now + ARGV[3]))
-if now - tonumber(redis.call('HGET', KEYS[1], 'cut_at') or '0') < 1000 then return 0 end
-local limit = math.min(tonumber(redis.call('HGET', KEYS[1], 'limit') or ARGV[1]), tonumber(ARGV[2]))
-redis.call('HSET', KEYS[1], 'limit', math.max(1, math.floor(limit / 2)), 'cut_at', now)
-return 1
+local most = limit(ARGV[2], ARGV[3])
+local paused = tonumber(redis.call('HGET', KEYS[2], 'paused_until') or '0')
+keep('paused_until', math.max(paused, now + ARGV[1]))
+if now - tonumber(redis.call('HGET', KEYS[2], 'cut_at') or '0') < 1000 then return most end
+most = math.max(1, math.floor(most / 2))
+keep('limit', most, 'cut_at', now)
+return most
 """
-# ARGV start, cap. Returns the new limit: one more.
+# ARGV start, cap. Returns the limit: one more.
 _RISE = """
-local limit = math.min(tonumber(redis.call('HGET', KEYS[1], 'limit') or ARGV[1]) + 1, tonumber(ARGV[2]))
-redis.call('HSET', KEYS[1], 'limit', limit)
-return limit
+local most = math.min(limit(ARGV[1], ARGV[2]) + 1, tonumber(ARGV[2]))
+keep('limit', most)
+return most
 """
 
 log = logging.getLogger(__name__)
 
 
 class PortalLimit:
-    """The places at the portal, as this process sees them.
+    """The places at the portal, as this process sees them."""
 
-    While Redis is away a small number of places in this process stands in.
-    """
-
-    def __init__(self, redis: Redis, settings: Settings) -> None:
+    def __init__(self, redis: Redis, settings: Settings, *, hold_s: float = _HOLD_S) -> None:
         self._redis = redis
-        self._start = settings.portal_concurrency_start
-        self._cap = settings.portal_concurrency
-        self._acquire = redis.register_script(_ACQUIRE)
-        self._throttle = redis.register_script(_THROTTLE)
-        self._rise = redis.register_script(_RISE)
-        self._queue = asyncio.Lock()
-        self._freed = asyncio.Event()
-        self._fallback = asyncio.Semaphore(min(self._start, self._cap))
-        self._held: set[str] = set()
+        self._acquire, self._renew, self._throttle, self._rise = (
+            redis.register_script(_PRELUDE + script) for script in (_ACQUIRE, _RENEW, _THROTTLE, _RISE)
+        )
+        self._bounds = [settings.portal_concurrency_start, settings.portal_concurrency]
+        self._hold_s = hold_s
+        self._limit = min(self._bounds)
         self._successes = 0
-        self._limit = float(self._start)
+        self._turn = asyncio.Lock()
+        self._freed = asyncio.Event()
+        self._held: set[str] = set()
+        self._returned: set[str] = set()
+        self._running: set[asyncio.Task[Any]] = set()
+        # What stands in while Redis is away.
+        self._is_away = False
+        self._own_places = asyncio.Semaphore(min(self._bounds))
+        self._own_pause_until = 0.0
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """Hold one place; waits for it in the order of asking."""
-        holder = uuid4().hex
-        try:
-            is_shared = await self._take(holder)
-            if is_shared:
+        holder = await self._take()
+        if holder is None:
+            async with self._own_places:
+                await self._own_pause()
                 yield
-            else:
-                async with self._fallback:
-                    yield
+            return
+        try:
+            yield
         finally:
-            await self._release(holder)
+            self._give_back(holder)
 
     async def throttled(self, retry_after_s: float | None) -> None:
-        """Halve the limit (once a second at most) and let all workers pause, an hour at the longest."""
-        pause_s = _SHORT_PAUSE_S if retry_after_s is None else min(retry_after_s, _LONGEST_PAUSE_S)
-        try:
-            await self._throttle(keys=[STATE], args=[self._start, self._cap, int(pause_s * 1000)])
-        except REDIS_ERRORS as error:
-            log.warning("the limit was not lowered: %s", type(error).__name__)
-            await asyncio.sleep(min(pause_s, _RENEW_S))
+        """Halve the limit (once a second at most) and let all workers pause, an hour at the longest.
+
+        Args:
+            retry_after_s: the pause that the portal asked for; a second when it named none.
+        """
+        asked_s = _SHORT_PAUSE_S if retry_after_s is None else retry_after_s
+        pause_s = min(max(asked_s, 0.0), _LONGEST_PAUSE_S)
+        self._successes = 0
+        self._own_pause_until = max(self._own_pause_until, asyncio.get_running_loop().time() + pause_s)
+        if self._is_away:
+            return
+        limit = await self._ask(self._throttle(keys=[HOLDERS, STATE], args=[_ms(pause_s), *self._bounds]))
+        self._limit = limit or self._limit
 
     async def succeeded(self) -> None:
         """Count a success; after as many as the limit is high, it rises by one."""
         self._successes += 1
-        if self._successes < self._limit:
+        if self._is_away or self._successes < self._limit:
             return
         self._successes = 0
-        with suppress(*REDIS_ERRORS):
-            self._limit = float(await self._rise(keys=[STATE], args=[self._start, self._cap]))
+        limit = await self._ask(self._rise(keys=[HOLDERS, STATE], args=self._bounds))
+        self._limit = limit or self._limit
 
-    async def keep(self) -> None:
-        """Renew the places held here until cancelled; those of a dead process run out by themselves."""
+    # Taking a place -------------------------------------------------------------------------------
+
+    async def _take(self) -> str | None:
+        """Wait for a shared place and return its holder's id; None while Redis is away."""
+        async with self._turn:  # only the first in this process's line asks
+            while not self._is_away:
+                self._freed.clear()
+                holder = uuid4().hex
+                wait_ms = await self._try(holder)
+                if wait_ms == 0:
+                    return holder
+                await self._wait(wait_ms)
+        return None
+
+    async def _try(self, holder: str) -> int:
+        """Ask once. A cancel in the middle returns the place that Redis may be giving just then."""
+        asking = self._start(self._try_to_the_end(holder))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            asking.add_done_callback(lambda _: self._give_back(holder))
+            raise
+
+    async def _try_to_the_end(self, holder: str) -> int:
+        answer = await self._ask(
+            self._acquire(keys=[HOLDERS, STATE], args=[holder, _ms(self._hold_s), *self._bounds])
+        )
+        if answer is None:
+            # Redis may have given the place and lost its answer.
+            self._returned.add(holder)
+            return _FULL
+        wait_ms, self._limit = answer
+        if wait_ms == 0:
+            self._held.add(holder)
+        return int(wait_ms)
+
+    async def _wait(self, wait_ms: int) -> None:
+        """Look again after a moment, or at once when a place is freed here."""
+        jitter_s = random.uniform(*_POLL_S)  # noqa: S311  # no secret
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(max(wait_ms, 0) / 1000, _LONGEST_LOOK_AWAY_S) + jitter_s):
+                await self._freed.wait()
+
+    async def _own_pause(self) -> None:
+        await asyncio.sleep(max(0.0, self._own_pause_until - asyncio.get_running_loop().time()))
+
+    # Giving it back -------------------------------------------------------------------------------
+
+    def _give_back(self, holder: str) -> None:
+        """Hand the place to the background, so that neither a cancel nor a slow Redis is in the way."""
+        self._held.discard(holder)
+        is_idle = not self._returned
+        self._returned.add(holder)
+        if is_idle and not self._is_away:
+            self._start(self._free_returned())
+
+    async def _free_returned(self) -> None:
+        while self._returned and not self._is_away:
+            batch = list(self._returned)
+            if await self._ask(self._redis.zrem(HOLDERS, *batch)) is not None:
+                self._returned.difference_update(batch)
+            self._freed.set()
+
+    # Redis ----------------------------------------------------------------------------------------
+
+    async def _ask(self, call: Awaitable[Any]) -> Any:
+        """Await one call to Redis; None when it failed, and from then on Redis counts as away."""
+        try:
+            async with asyncio.timeout(_REDIS_TIMEOUT_S):
+                return await call
+        except REDIS_ERRORS as error:
+            if not self._is_away:
+                self._is_away = True
+                log.warning("the portal's limit is not shared: Redis is away (%s)", type(error).__name__)
+                self._start(self._watch_for_redis())
+            self._freed.set()
+            return None
+
+    async def _watch_for_redis(self) -> None:
+        """Write something now and then (a full Redis answers, but is of no use) until it is taken."""
         while True:
-            await asyncio.sleep(_RENEW_S)
-            if not self._held:
+            await asyncio.sleep(_PROBE_EVERY_S)
+            if await self._ask(self._redis.set(_PROBE, 1, px=1000)) is not None:
+                break
+        self._is_away = False
+        log.info("the portal's limit is shared again")
+        await self._free_returned()
+
+    async def renew(self) -> None:
+        """Renew the places held here, three times in the time they last, until cancelled."""
+        while True:
+            await asyncio.sleep(self._hold_s / 3)
+            if not self._held or self._is_away:
                 continue
             try:
-                seconds, microseconds = await self._redis.time()
-                until = seconds * 1000 + microseconds // 1000 + _HOLD_S * 1000
-                await self._redis.zadd(HOLDERS, dict.fromkeys(self._held, until), xx=True)
+                async with asyncio.timeout(_REDIS_TIMEOUT_S):
+                    await self._renew(keys=[HOLDERS, STATE], args=[_ms(self._hold_s), *self._held])
             except REDIS_ERRORS as error:
                 log.warning("places at the portal were not renewed: %s", type(error).__name__)
 
-    async def _take(self, holder: str) -> bool:
-        """Wait for a shared place; False when Redis is away."""
-        async with self._queue:  # only the first in this process's line asks
-            self._held.add(holder)
-            while True:
-                self._freed.clear()
-                try:
-                    wait_ms = await self._acquire(
-                        keys=[HOLDERS, STATE], args=[holder, _HOLD_S, self._start, self._cap]
-                    )
-                except REDIS_ERRORS as error:
-                    log.warning("no shared limit: %s", type(error).__name__)
-                    return False
-                if wait_ms == 0:
-                    return True
-                await self._wait(wait_ms)
+    def _start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Run something beside the callers; it is kept from the garbage collector until it is done."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
-    async def _wait(self, wait_ms: int) -> None:
-        if wait_ms > 0:
-            await asyncio.sleep(wait_ms / 1000)
-            return
+    async def close(self) -> None:
+        """Let the last places go, or leave them to run out if Redis takes too long."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(random.uniform(0.02, 0.05)):  # noqa: S311  # jitter, not a secret
-                await self._freed.wait()
-
-    async def _release(self, holder: str) -> None:
-        self._held.discard(holder)
-        with suppress(*REDIS_ERRORS):
-            await asyncio.shield(self._redis.zrem(HOLDERS, holder))
-        self._freed.set()
+            async with asyncio.timeout(_CLOSING_S):
+                while self._running and not self._is_away:
+                    await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        while self._running:
+            for task in self._running:
+                task.cancel()
+            await asyncio.wait(self._running)
 
 
 @asynccontextmanager
-async def open_portal_limit(redis: Redis, settings: Settings) -> AsyncIterator[PortalLimit]:
-    """Open the shared limit and keep this process's places while it is open."""
-    limit = PortalLimit(redis, settings)
-    keeper = asyncio.create_task(limit.keep())
+async def open_portal_limit(
+    redis: Redis, settings: Settings, *, hold_s: float = _HOLD_S
+) -> AsyncIterator[PortalLimit]:
+    """Open the shared limit and keep this process's places while it is open.
+
+    Args:
+        redis: may be away, now or later.
+        hold_s: how long the places of a worker that died stay taken.
+    """
+    limit = PortalLimit(redis, settings, hold_s=hold_s)
+    renewing = asyncio.create_task(limit.renew())
     try:
         yield limit
     finally:
-        keeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await keeper
+        renewing.cancel()
+        await asyncio.wait([renewing])
+        await limit.close()
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

@@ -8,13 +8,21 @@ from typing import Annotated, Any
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from service.core.errors import BadContentError
 
 _BRASILIA = ZoneInfo("America/Sao_Paulo")
 _NAMESPACE = UUID("6f0a1f0e-52a7-4f3c-9a51-0c0b8f8f7c11")
-_HREF_UUID = re.compile(r"/documentos/([0-9a-fA-F-]{36})/")
+_HREF = re.compile(r"/processos/(?P<process>[0-9.-]+)/documentos/(?P<uuid>[0-9a-fA-F-]{36})/binario/?$")
 _SECRECY = {
     "PUBLICO": 0,
     "SEGREDO_JUSTICA": 1,
@@ -71,7 +79,19 @@ def _list(value: object) -> object:
 
 def _text_or_none(value: object) -> str | None:
     """Read any scalar as text; PostgreSQL stores no NUL, and one in a name must not cost the whole case."""
-    return None if value is None else str(value).replace("\x00", "")
+    return str(value).replace("\x00", "") if isinstance(value, str | int | float) else None
+
+
+def _or_none(value: object, read: ValidatorFunctionWrapHandler) -> Any:
+    """What only describes is left out when it has another shape: it must not cost the case."""
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
+def _first(value: object) -> object:
+    return value[0] if isinstance(value, list) and value else None
 
 
 Secrecy = Annotated[int, BeforeValidator(_secrecy)]
@@ -87,19 +107,23 @@ class _Named(_Lenient):
     nome: Text = None
 
 
+Named = Annotated[_Named | None, WrapValidator(_or_none)]
+FirstNamed = Annotated[_Named | None, WrapValidator(_or_none), BeforeValidator(_first)]
+
+
 class _File(_Lenient):
     tipo: Text = None
     tamanho: Annotated[int, Field(ge=0, lt=_INT8)] | None = None
 
 
 class _Document(_Lenient):
-    sequencia: Annotated[int, Field(ge=-_INT4, lt=_INT4)] = 0
+    sequencia: Annotated[int, Field(ge=-_INT4, lt=_INT4)] | None = None
     dataHoraJuntada: Text = None  # noqa: N815  # the portal's names
     idCodex: Text = None  # noqa: N815
     idOrigem: Text = None  # noqa: N815
     nome: Text = None
     nivelSigilo: Secrecy = _MOST_SECRET  # noqa: N815
-    tipo: _Named | None = None
+    tipo: Named = None
     hrefBinario: Text = None  # noqa: N815
     arquivo: _File | None = None
 
@@ -109,14 +133,14 @@ class _Movement(_Lenient):
 
 
 class _Course(_Lenient):
-    classe: Annotated[list[_Named], BeforeValidator(_list)] = []
-    assunto: Annotated[list[_Named], BeforeValidator(_list)] = []
-    movimentos: Annotated[list[_Movement], BeforeValidator(_list)] = []
+    classe: FirstNamed = None
+    assunto: FirstNamed = None
+    movimentos: Annotated[list[_Movement] | None, WrapValidator(_or_none)] = None
     documentos: Annotated[list[_Document], BeforeValidator(_list)] = []
-    tribunal: _Named | None = None
-    grau: _Named | None = None
+    tribunal: Named = None
+    grau: Named = None
     instancia: Text = None
-    valorAcao: float | None = None  # noqa: N815
+    valorAcao: Annotated[float | None, WrapValidator(_or_none)] = None  # noqa: N815
     dataHoraAjuizamento: Text = None  # noqa: N815
 
 
@@ -132,6 +156,7 @@ def read_process(value: object, number: str) -> ProcessRecord:
 
     Only `tramitacaoAtual.documentos` counts: the other courses list stale copies under other ids. One entry
     that cannot be read refuses the whole list, because leaving it out would lose a document in silence.
+    What merely describes the process is left out when it cannot be read.
 
     Raises:
         BadContentError: another shape, or another process than the one asked for.
@@ -140,16 +165,17 @@ def read_process(value: object, number: str) -> ProcessRecord:
         process = _Process.model_validate(value)
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise BadContentError(f"the portal described the process in another form (at {where})") from error
+        # Without its cause, whose text quotes the case.
+        raise BadContentError(f"the portal described the process in another form (at {where})") from None
     if re.sub(r"\D", "", process.numeroProcesso) != number:
         raise BadContentError("the portal described another process than the one asked for")
     course = process.tramitacaoAtual
-    moved = [at for movement in course.movimentos if (at := _time(movement.dataHora))]
+    moved = [at for movement in course.movimentos or [] if (at := _time(movement.dataHora))]
     return ProcessRecord(
         number=number,
         court=process.siglaTribunal,
-        subject=course.assunto[0].descricao if course.assunto else None,
-        case_class=course.classe[0].descricao if course.classe else None,
+        subject=course.assunto.descricao if course.assunto else None,
+        case_class=course.classe.descricao if course.classe else None,
         secrecy_level=process.nivelSigilo,
         source_updated_at=max(moved, default=None),
         metadata={
@@ -173,13 +199,13 @@ def _documents(listed: list[_Document], number: str) -> Iterator[DocumentRecord]
 
 
 def _document(document: _Document, number: str) -> DocumentRecord:
-    uuid = _uuid(document.hrefBinario)
+    uuid = _uuid(document.hrefBinario, number)
     file = document.arquivo or _File()
     return DocumentRecord(
         uuid=uuid
         or uuid5(_NAMESPACE, f"{number}/{document.idCodex}/{document.idOrigem}/{document.sequencia}"),
         has_file=uuid is not None,
-        position=document.sequencia,
+        position=document.sequencia or 0,
         name=document.nome or "",
         type_name=document.tipo.nome if document.tipo else None,
         declared_type=file.tipo,
@@ -190,11 +216,16 @@ def _document(document: _Document, number: str) -> DocumentRecord:
     )
 
 
-def _uuid(href: str | None) -> UUID | None:
-    """The uuid stands only inside the link; the link itself is never followed."""
-    match = _HREF_UUID.search(href or "")
+def _uuid(href: str | None, number: str) -> UUID | None:
+    """Read the uuid, which stands only inside the link; the link itself is never followed.
+
+    A link into another process gives none: its file would end up under the wrong case.
+    """
+    match = _HREF.search(href or "")
+    if match is None or re.sub(r"\D", "", match["process"]) != number:
+        return None
     try:
-        return UUID(match[1]) if match else None
+        return UUID(match["uuid"])
     except ValueError:
         return None
 
@@ -203,6 +234,6 @@ def _time(text: str | None) -> datetime | None:
     """Read a time, in Brasília when it says no zone; what is none is left out, the raw text is kept."""
     try:
         time = datetime.fromisoformat(text or "")
-    except ValueError:
+        return (time if time.tzinfo else time.replace(tzinfo=_BRASILIA)).astimezone(UTC)
+    except (ValueError, OverflowError):  # no time, or one at the very end of the calendar
         return None
-    return (time if time.tzinfo else time.replace(tzinfo=_BRASILIA)).astimezone(UTC)
