@@ -1,0 +1,122 @@
+"""The operator's commands, run as the operator runs them."""
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from service.core import clients, signing
+from service.core.settings import Settings
+from tests.conftest import MakeSettings
+from tests.faults.children import ROOT, environment
+from tests.world import Caller, World
+
+CASE = "1003579-22.2025.8.26.0564"
+pytestmark = pytest.mark.integration
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+async def run(settings: Settings, *arguments: str) -> Ran:
+    """Run `python -m service` with arguments to its end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "service",
+        *arguments,
+        env=environment(settings),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return Ran(process.returncode, out.decode(), err.decode())
+
+
+def _shown(ran: Ran) -> dict[str, str]:
+    return {name: value.strip() for name, value in (line.split(":", 1) for line in ran.out.splitlines())}
+
+
+async def test_a_new_key_is_shown_once_and_works(api: World) -> None:
+    created = await run(api.settings, "keys", "create", "--client", "acme")
+    shown = _shown(created)
+    assert (created.status, shown["client"]) == (0, "acme")
+    assert len(signing.parse_secret(shown["signing secret"])) == 32
+    client = (await api.caller("acme")).client
+    caller = Caller(api.base_url, api.http, shown["api key"], client)
+    assert (await caller.get(f"/processes/{CASE}")).status == 200
+    listed = await run(api.settings, "keys", "list")
+    assert shown["api key"] not in listed.out
+    assert shown["api key"][-4:] in listed.out
+
+
+async def test_a_second_key_of_a_client_leaves_its_signing_secret_as_it_is(api: World) -> None:
+    first = _shown(await run(api.settings, "keys", "create", "--client", "acme"))
+    second = _shown(await run(api.settings, "keys", "create", "--client", "acme"))
+    assert "signing secret" not in second
+    assert first["api key"] != second["api key"]
+    async with api.db.connection() as conn:
+        client, is_new = await clients.ensure(conn, "acme")
+    assert (signing.show_secret(client.webhook_secret), is_new) == (first["signing secret"], False)
+
+
+async def test_a_given_key_may_be_given_twice(api: World) -> None:
+    arguments = ("keys", "create", "--client", "acme", "--key", "autos_sandbox_key")
+    secret = signing.show_secret(signing.new_secret())
+    for _ in range(2):
+        created = await run(api.settings, *arguments, "--webhook-secret", secret)
+        assert (created.status, _shown(created)["signing secret"]) == (0, secret)
+
+
+async def test_a_revoked_key_is_worthless_at_once(api: World) -> None:
+    caller = await api.caller()
+    async with api.db.connection() as conn:
+        (key,) = await clients.list_keys(conn)
+    assert (await run(api.settings, "keys", "revoke", key.id)).status == 0
+    assert (await caller.get(f"/processes/{CASE}")).status == 401
+    again = await run(api.settings, "keys", "revoke", key.id)
+    assert (again.status, again.err) == (1, f"autos: no live key has the id {key.id}\n")
+
+
+async def test_the_schema_is_made_once_however_many_make_it(
+    make_settings: MakeSettings, postgres_url: str
+) -> None:
+    name = f"autos_test_{uuid4().hex[:12]}"
+    admin = await asyncpg.connect(postgres_url)
+    await admin.execute(f"create database {name}")
+    try:
+        url = urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
+        settings = make_settings(database_url=url)
+        refused = await run(settings)
+        assert (refused.status, "python -m service db upgrade" in refused.err) == (1, True)
+        ran = await asyncio.gather(*(run(settings, "db", "upgrade") for _ in range(3)))
+        assert [one.status for one in ran] == [0, 0, 0]
+        assert sorted(one.out for one in ran)[0] == "schema version 1 created\n"
+    finally:
+        await admin.execute(f"drop database {name} with (force)")
+        await admin.close()
+
+
+async def test_a_database_that_is_away_is_one_clear_line_without_its_password(
+    make_settings: MakeSettings,
+) -> None:
+    away = make_settings(database_url="postgresql://autos:hidden@127.0.0.1:1/autos")
+    for arguments in ([], ["keys", "list"], ["db", "upgrade"]):
+        ran = await run(away, *arguments)
+        assert ran.status == 1
+        assert ran.err.startswith("autos: ")
+        assert len(ran.err.splitlines()) == 1
+        assert "hidden" not in ran.err
