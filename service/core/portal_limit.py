@@ -97,6 +97,7 @@ class PortalLimit:
         self._freed = asyncio.Event()
         self._held: set[str] = set()
         self._returned: set[str] = set()
+        self._closing = asyncio.Event()
         self._running: set[asyncio.Task[Any]] = set()
         # What stands in while Redis is away.
         self._is_away = False
@@ -221,18 +222,19 @@ class PortalLimit:
 
     async def _watch_for_redis(self) -> None:
         """Write something now and then (a full Redis answers, but is of no use) until it is taken."""
-        while True:
-            await asyncio.sleep(_PROBE_EVERY_S)
+        while not await self._is_closing_after(_PROBE_EVERY_S):
             if await self._ask(self._redis.set(_PROBE, 1, px=1000)) is not None:
-                break
-        self._is_away = False
-        log.info("the portal's limit is shared again")
-        await self._free_returned()
+                self._is_away = False
+                log.info("the portal's limit is shared again")
+                await self._free_returned()
+                return
 
-    async def renew(self) -> None:
-        """Renew the places held here, three times in the time they last, until cancelled."""
-        while True:
-            await asyncio.sleep(self._hold_s / 3)
+    def start_renewing(self) -> None:
+        """Renew the places held here, three times in the time they last, until closed."""
+        self._start(self._renew_places())
+
+    async def _renew_places(self) -> None:
+        while not await self._is_closing_after(self._hold_s / 3):
             if not self._held or self._is_away:
                 continue
             try:
@@ -240,6 +242,13 @@ class PortalLimit:
                     await self._renew(keys=[HOLDERS, STATE], args=[_ms(self._hold_s), *self._held])
             except REDIS_ERRORS as error:
                 log.warning("places at the portal were not renewed: %s", type(error).__name__)
+
+    async def _is_closing_after(self, timeout_s: float) -> bool:
+        # An event, because redis-py can swallow a cancel that meets one of its own time-outs.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._closing.wait()
+        return self._closing.is_set()
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run something beside the callers; it is kept from the garbage collector until it is done."""
@@ -250,6 +259,7 @@ class PortalLimit:
 
     async def close(self) -> None:
         """Let the last places go, or leave them to run out if Redis takes too long."""
+        self._closing.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSING_S):
                 while self._running and not self._is_away:
@@ -257,7 +267,7 @@ class PortalLimit:
         while self._running:
             for task in self._running:
                 task.cancel()
-            await asyncio.wait(self._running)
+            await asyncio.wait(self._running, timeout=_REDIS_TIMEOUT_S)
 
 
 @asynccontextmanager
@@ -271,12 +281,10 @@ async def open_portal_limit(
         hold_s: how long the places of a worker that died stay taken.
     """
     limit = PortalLimit(redis, settings, hold_s=hold_s)
-    renewing = asyncio.create_task(limit.renew())
+    limit.start_renewing()
     try:
         yield limit
     finally:
-        renewing.cancel()
-        await asyncio.wait([renewing])
         await limit.close()
 
 
