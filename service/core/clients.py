@@ -47,7 +47,7 @@ def new_key() -> str:
 
 def is_plausible(key: str) -> bool:
     """Whether a key is worth a look-up; a key of another form was given by an operator."""
-    return not key.startswith(_PREFIX) or _checksum(key[:-6]) == key[-6:]
+    return key.isascii() and (not key.startswith(_PREFIX) or _checksum(key[:-6]) == key[-6:])
 
 
 async def ensure(conn: Connection, name: str, *, webhook_secret: bytes | None = None) -> tuple[Client, bool]:

@@ -161,6 +161,30 @@ async def test_a_revoked_and_an_expired_key_are_worth_nothing(api: World) -> Non
     assert await _nothing_created(api)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /processes/%ff HTTP/1.1\r\nX-API-Key: KEY",
+        b"GET /jobs/%ed%a0%80 HTTP/1.1\r\nX-API-Key: KEY",
+        b"GET /processes/1003579-22.2025.8.26.0564?webhook_url=%ff%00 HTTP/1.1\r\nX-API-Key: KEY",
+        b"GET /jobs/\xff HTTP/1.1\r\nX-API-Key: KEY",
+        b"GET /nothing HTTP/1.1\r\nX-API-Key: \xff\xfe",
+        b"GET /jobs/7 HTTP/1.1\r\nX-API-Key: \xff\xfe",
+        b"GET /jobs/7 HTTP/1.1\r\nAuthorization: Bearer \xed\xa0\x80",
+    ],
+)
+async def test_bytes_that_are_no_text_are_the_callers_mistake_and_not_ours(api: World, line: bytes) -> None:
+    caller = await api.caller()
+    reader, writer = await asyncio.open_connection(*api.base_url.removeprefix("http://").split(":"))
+    writer.write(line.replace(b"KEY", caller.key.encode()) + b"\r\nHost: autos\r\n\r\n")
+    async with asyncio.timeout(10):
+        status = int((await reader.readline()).split()[1])
+    writer.close()
+    await writer.wait_closed()
+    assert 400 <= status < 500
+    assert await _nothing_created(api)
+
+
 async def test_the_key_is_asked_for_before_the_body_is_read(api: World) -> None:
     """A stranger's 10 MiB are not worth reading."""
     reader, writer = await asyncio.open_connection(*api.base_url.removeprefix("http://").split(":"))

@@ -52,6 +52,11 @@ def test_a_message_without_one_of_the_headers_is_refused(missing: str) -> None:
     assert not signing.verify(SECRET, headers, BODY, now=1_000_000)
 
 
+@pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp", "webhook-signature"])
+def test_a_header_that_is_no_text_is_refused(name: str) -> None:
+    assert not signing.verify(SECRET, {**_headers(), name: "1\udcff"}, BODY, now=1_000_000)
+
+
 def test_a_changed_body_is_refused() -> None:
     assert not signing.verify(SECRET, _headers(), BODY + b" ", now=1_000_000)
 
