@@ -1,4 +1,4 @@
-"""A receiver of webhooks: `SECRET=whsec_… python receiver.py` listens on port 9000."""
+"""A receiver of webhooks: `SECRET=whsec_… python receiver.py` listens on port 9000 (or PORT)."""
 
 import base64
 import hmac
@@ -14,13 +14,13 @@ seen: set[str] = set()  # in earnest: a table, kept for at least a week
 
 def is_genuine(headers: Message, body: bytes) -> bool:
     """Whether the raw body was signed with our secret within the last five minutes."""
-    stamp = headers.get("webhook-timestamp", "")
+    message_id, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not stamp.isdecimal() or abs(time.time() - int(stamp)) > 300:
         return False
-    signed = f"{headers['webhook-id']}.{stamp}.".encode() + body
-    expected = "v1," + base64.b64encode(hmac.digest(SECRET, signed, "sha256")).decode()
+    signed = f"{message_id}.{stamp}.".encode() + body
+    expected = b"v1," + base64.b64encode(hmac.digest(SECRET, signed, "sha256"))
     given = headers.get("webhook-signature", "").split()
-    return any(hmac.compare_digest(expected, one) for one in given)
+    return any(hmac.compare_digest(expected, one.encode()) for one in given)
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -39,4 +39,6 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("PORT", "9000"))), Receiver).serve_forever()
+    server = ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("PORT", "9000"))), Receiver)
+    print(f"listening on http://127.0.0.1:{server.server_port}/", flush=True)
+    server.serve_forever()

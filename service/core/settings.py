@@ -12,7 +12,12 @@ class Settings(BaseSettings):
     """The settings of API and worker; each default works on a laptop, `.env.example` lists them all."""
 
     model_config = SettingsConfigDict(
-        env_prefix="AUTOS_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+        env_prefix="AUTOS_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
     )
 
     # Backends, by the names that other tools use too.

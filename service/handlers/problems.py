@@ -1,5 +1,6 @@
 """The pages behind the `type` of every problem."""
 
+import re
 from html import escape
 
 from aiohttp import web
@@ -33,6 +34,6 @@ async def show(request: web.Request) -> web.Response:
         title=escape(problem.title),
         code=escape(problem.code),
         status=problem.status,
-        meaning=escape(problem.meaning),
+        meaning=re.sub(r"`(.+?)`", r"<code>\1</code>", escape(problem.meaning)),
     )
     return web.Response(text=page, content_type="text/html")
