@@ -33,14 +33,16 @@ class WebhookState:
 async def add(conn: Connection, job_id: UUID, client_id: UUID, webhook_url: str | None) -> Subscription:
     """Return the client's subscription with this URL that has not been told yet, written if there is none.
 
-    A call repeated while the job runs, or while its webhook is still on its way, is told once; a call
-    after that wants to be told again. The caller holds the process's lock, so two cannot pass here at once.
+    A call repeated while the job runs, or while its webhook still waits to be sent, is told once. A call
+    after that wants to be told again; so does one that meets a sending under way, which may have arrived
+    before the call. The caller holds the process's lock, so two cannot pass here at once.
     """
     row = await conn.fetchrow(
         """select s.id, s.job_id, s.client_id, s.webhook_url, s.created_at
            from subscriptions s left join deliveries d on d.subscription_id = s.id
            where s.job_id = $1 and s.client_id = $2 and s.webhook_url is not distinct from $3
-             and (s.webhook_url is null or d.id is null or d.status = 'pending')
+             and (s.webhook_url is null or d.id is null
+                  or (d.status = 'pending' and coalesce(d.claimed_until < now(), true)))
            limit 1""",
         job_id,
         client_id,

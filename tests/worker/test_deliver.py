@@ -164,6 +164,30 @@ async def test_a_sender_whose_claim_ran_out_can_note_nothing(api: World) -> None
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize(("is_being_sent", "deliveries_made"), [(False, 1), (True, 2)])
+async def test_a_call_that_meets_a_sending_under_way_is_told_again(
+    api: World, is_being_sent: bool, deliveries_made: int
+) -> None:
+    """What is under way may have arrived before the call, whose caller would then wait for ever."""
+    url = "https://hooks.example.com/"
+    caller = await api.caller()
+    async with api.db.transaction() as conn:
+        client_id = caller.client.id
+        options: dict[str, Any] = {"webhook_url": url, "force_refresh": False, "settings": api.settings}
+        submitted = await submission.submit(conn, NUMBER, client_id, **options)
+        job = await jobs.claim(conn, submitted.job.id, worker_id=uuid4(), lease_s=60)
+        assert job
+        await conn.execute("update processes set listed_at = now()")
+        (delivery_id,) = await settlement.settle(conn, job)
+    async with api.db.transaction() as conn:
+        if is_being_sent:
+            assert await deliveries.claim(conn, delivery_id, hold_s=60)
+        again = await submission.submit(conn, NUMBER, client_id, **options)
+        assert again.job.id == submitted.job.id
+        assert await conn.fetchval("select count(*) from deliveries") == deliveries_made
+
+
+@pytest.mark.integration
 async def test_above_a_hundred_documents_the_webhook_names_the_place_of_the_list(
     world: World, receiver: Receiver
 ) -> None:
