@@ -125,7 +125,8 @@ class Downloads:
         ):
             # Every try of every run has a key of its own: a late write of a run that was taken for dead
             # can overwrite nothing, and the row says which object is real.
-            name = f"{self._job.fence}-{document.attempts}-{number}.{stream.extension}"
+            run = f"{self._job.id.hex}-{self._job.fence}"
+            name = f"{run}-{document.attempts}-{number}.{stream.extension}"
             stored = await context.storage.store(
                 f"processes/{document.process_number}/{document.portal_uuid}/{name}",
                 stream.chunks,

@@ -105,10 +105,11 @@ async def open_worker(settings: Settings) -> AsyncIterator[list[asyncio.Task[Non
 async def _stop(context: Context, workers: list[Worker], loops: list[asyncio.Task[None]]) -> None:
     ended = [loop for loop in loops if loop.done()]
     context.stopping.set()
+    # The polls first: one that is under way may still start a task, which then has to be waited for.
+    await asyncio.wait(loops, timeout=_LAST_POLL_S)
     await asyncio.gather(*(worker.drain(context.settings.drain_s) for worker in workers))
     for worker in workers:
         await _cancel(list(worker.tasks.values()))
-    await asyncio.wait(loops, timeout=_LAST_POLL_S)
     await _cancel([loop for loop in loops if not loop.done()])
     for loop in ended:
         loop.result()  # a loop that ended by itself had a reason, which ends the process

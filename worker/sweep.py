@@ -60,7 +60,13 @@ class Sweep:
         async with self._context.db.connection() as conn:
             expired = await jobs.list_expired(conn)
         for job_id in expired:
-            await self._free(job_id)
+            try:
+                await self._free(job_id)
+            except DatabaseUnavailableError:
+                raise
+            except Exception:
+                # One job that cannot be freed must not keep the others, and every ring, waiting.
+                log.exception("job %s could not be freed", job_id)
 
     async def _free(self, job_id: UUID) -> None:
         delivery_ids: list[UUID] = []
@@ -76,4 +82,5 @@ class Sweep:
                 counts = await documents.count(conn, job.process_number)
                 await jobs.hand_back(conn, job, counts)
         for delivery_id in delivery_ids:
-            await self._context.queue.ring_delivery(delivery_id, 0)
+            if not await self._context.queue.ring_delivery(delivery_id, 0):
+                return

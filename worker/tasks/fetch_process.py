@@ -47,7 +47,8 @@ async def fetch_process(context: Context, job_id: UUID) -> None:
     except* LeaseLostError:
         log.warning("job %s is no longer ours", job.id)
     for delivery_id in delivery_ids:
-        await context.queue.ring_delivery(delivery_id, 0)
+        if not await context.queue.ring_delivery(delivery_id, 0):
+            return
 
 
 async def _run_as_owner(context: Context, job: Job, ledger: Ledger) -> list[UUID]:
