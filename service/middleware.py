@@ -11,7 +11,10 @@ from service.core.errors import (
     DatabaseUnavailableError,
     DestinationRefusedError,
     InvalidProcessNumberError,
+    JobFinalError,
+    JobSharedError,
     NotFoundError,
+    NothingToRetryError,
     StorageUnavailableError,
 )
 from service.keys import CLIENT, DATABASE, SETTINGS
@@ -27,6 +30,14 @@ _SAFE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
 }
 _RETRY_AFTER_S = "2"
+
+# Errors whose own words are the detail of the problem.
+_SAID: dict[type[Exception], problems.Problem] = {
+    NotFoundError: problems.NOT_FOUND,
+    JobFinalError: problems.JOB_FINAL,
+    JobSharedError: problems.JOB_SHARED,
+    NothingToRetryError: problems.NOTHING_TO_RETRY,
+}
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +96,8 @@ def _translate(error: Exception) -> ProblemError:
             return ProblemError(problems.INVALID_PROCESS_NUMBER, detail, errors=pointer)
         case DestinationRefusedError():
             return problems.invalid("#/webhook_url", str(error))
-        case NotFoundError():
-            return ProblemError(problems.NOT_FOUND, str(error))
+        case NotFoundError() | JobFinalError() | JobSharedError() | NothingToRetryError():
+            return ProblemError(_SAID[type(error)], str(error))
         case DatabaseUnavailableError() | StorageUnavailableError():
             log.warning("%s", error)
             return ProblemError(problems.UNAVAILABLE, headers={"Retry-After": _RETRY_AFTER_S})

@@ -67,6 +67,21 @@ NOT_AVAILABLE = Problem(
     "The document is not available",
     "The document has not been fetched (yet); its status and error code say why.",
 )
+JOB_FINAL = Problem(
+    "job-final", 409, "The job has ended already", "A job that has ended cannot be cancelled any more."
+)
+JOB_SHARED = Problem(
+    "job-shared",
+    409,
+    "Others wait for this job",
+    "Clients who ask for one process at the same time share its job, and none of them can cancel it alone.",
+)
+NOTHING_TO_RETRY = Problem(
+    "nothing-to-retry",
+    409,
+    "There is nothing to retry",
+    "Only a job that ended without some of its documents can be tried again.",
+)
 UNAVAILABLE = Problem(
     "service-unavailable",
     503,
@@ -84,6 +99,9 @@ CATALOGUE = {
         METHOD_NOT_ALLOWED,
         TIMEOUT,
         NOT_AVAILABLE,
+        JOB_FINAL,
+        JOB_SHARED,
+        NOTHING_TO_RETRY,
         PAYLOAD_TOO_LARGE,
         UNSUPPORTED_MEDIA_TYPE,
         INVALID_REQUEST,

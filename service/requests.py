@@ -50,6 +50,8 @@ async def _read_body(request: web.Request) -> bytes:
             return await request.read()
     except TimeoutError as error:
         raise ProblemError(problems.TIMEOUT) from error
+    except web.RequestPayloadError as error:
+        raise ProblemError(problems.BAD_REQUEST, "the body is not what its headers say") from error
 
 
 def _parse(body: bytes) -> object:

@@ -35,6 +35,12 @@ class JobRequest(Request):
     force_refresh: bool = False
 
 
+class RetryRequest(Request):
+    """The body of `POST /jobs/{id}/retry`, which may be left out."""
+
+    webhook_url: str | None = None
+
+
 class WebhookRequest(Request):
     """The body (or query) of the webhook tools."""
 

@@ -81,6 +81,48 @@ async def test_a_given_key_may_be_given_twice(api: World) -> None:
         assert (created.status, _shown(created)["signing secret"]) == (0, secret)
 
 
+@pytest.mark.parametrize(
+    ("client", "key", "words"),
+    [
+        ("other", "autos_sandbox_key", "belongs to another client or was revoked"),
+        ("acme", "autos_live_mistyped_key", "its checksum is wrong"),
+        ("acme", "chave-de-ação", "not ASCII"),
+    ],
+)
+async def test_a_key_that_could_not_work_is_refused(api: World, client: str, key: str, words: str) -> None:
+    await run(api.settings, "keys", "create", "--client", "acme", "--key", "autos_sandbox_key")
+    refused = await run(api.settings, "keys", "create", "--client", client, "--key", key)
+    assert (refused.status, refused.out) == (1, "")
+    assert words in refused.err
+    assert key not in refused.err
+
+
+async def test_a_revoked_key_cannot_be_given_again(api: World) -> None:
+    arguments = ("keys", "create", "--client", "acme", "--key", "autos_sandbox_key")
+    await run(api.settings, *arguments)
+    async with api.db.connection() as conn:
+        (key,) = await clients.list_keys(conn)
+    await run(api.settings, "keys", "revoke", key.id)
+    assert (await run(api.settings, *arguments)).status == 1
+
+
+async def test_the_use_of_a_key_is_noted_once_a_minute(api: World) -> None:
+    caller = await api.caller()
+    used = []
+    for _ in range(2):
+        await caller.get(f"/processes/{CASE}/status")
+        async with api.db.connection() as conn:
+            used.append((await clients.list_keys(conn))[0].last_used_at)
+    assert used[0] is not None
+    assert used[0] == used[1]
+    async with api.db.connection() as conn:
+        await conn.execute("update api_keys set last_used_at = last_used_at - interval '61 s'")
+        await clients.authenticate(conn, caller.key)
+        (key,) = await clients.list_keys(conn)
+    assert key.last_used_at
+    assert key.last_used_at >= used[0]
+
+
 async def test_a_revoked_key_is_worthless_at_once(api: World) -> None:
     caller = await api.caller()
     async with api.db.connection() as conn:

@@ -1,7 +1,7 @@
 """The whole of Autos in the test's own process: API, worker, stand-in portal, with real backends."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,6 +94,13 @@ class World:
             client, _ = await clients.ensure(conn, name)
             await clients.add_key(conn, client.id, key)
         return Caller(self.base_url, self.http, key, client)
+
+
+async def until(is_so: Callable[[], bool], *, timeout_s: float = 30) -> None:
+    """Wait for something that no event tells of."""
+    async with asyncio.timeout(timeout_s):
+        while not is_so():
+            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from service.core import documents, jobs
@@ -27,6 +27,14 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
+class Cut(NamedTuple):
+    """How many entries of each kind are being written now."""
+
+    started: int = 0
+    stored: int = 0
+    missed: int = 0
+
+
 class Ledger:
     """Collects the news of one run; only `keep` and `conclude` write it."""
 
@@ -41,7 +49,7 @@ class Ledger:
         self._closed = asyncio.Event()
         self._lock = asyncio.Lock()
         self._lease_ends = time.monotonic() + settings.lease_s
-        self._cut = (0, 0, 0)
+        self._cut = Cut()
         self._in_flight: dict[UUID, tuple[int, int]] = {}
         self.downloaded_bytes = job.downloaded_bytes
 
@@ -143,11 +151,12 @@ class Ledger:
             lease_s=self._lease_s,
             downloaded_bytes=self.downloaded_bytes,
             in_flight=sum(min(1.0, done / size) for done, size in self._in_flight.values() if size),
+            has_advanced=self._cut.stored > 0,
         )
 
     async def _write_news(self, conn: Connection) -> None:
         # What is written is cut off here and forgotten after the commit: news that comes meanwhile stays.
-        self._cut = (len(self._started), len(self._stored), len(self._missed))
+        self._cut = Cut(len(self._started), len(self._stored), len(self._missed))
         started, stored, missed = self._cut
         if started:
             await documents.mark_started(conn, self._started[:started])
@@ -159,7 +168,7 @@ class Ledger:
     def _forget(self) -> None:
         started, stored, missed = self._cut
         del self._started[:started], self._stored[:stored], self._missed[:missed]
-        self._cut = (0, 0, 0)
+        self._cut = Cut()
 
     @property
     def _has_news(self) -> bool:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from service.core import deliveries, documents, jobs
 from service.core.errors import DatabaseUnavailableError
+from service.core.queue import DELIVERIES_QUEUE, JOBS_QUEUE
 from service.core.settlement import Reason, settle
 from worker.context import Context, wait_for
 
@@ -44,10 +45,15 @@ class Sweep:
         await self.ring()
 
     async def ring(self) -> None:
-        """Ring again for pending jobs and deliveries that nobody came for."""
+        """Ring again for pending jobs and deliveries that nobody came for, while the queues have room.
+
+        Everything waiting longer than a minute would otherwise be rung for again and again.
+        """
+        for_jobs = await self._context.queue.room(JOBS_QUEUE)
+        for_deliveries = await self._context.queue.room(DELIVERIES_QUEUE)
         async with self._context.db.connection() as conn:
-            due_jobs = await jobs.list_to_ring(conn, again_s=_RING_AGAIN_S)
-            due_deliveries = await deliveries.list_to_ring(conn, again_s=_RING_AGAIN_S)
+            due_jobs = await jobs.list_to_ring(conn, again_s=_RING_AGAIN_S, limit=for_jobs)
+            due_deliveries = await deliveries.list_to_ring(conn, again_s=_RING_AGAIN_S, limit=for_deliveries)
         for job_id, fence in due_jobs:
             if not await self._context.queue.ring_job(job_id, fence):
                 return
@@ -81,6 +87,4 @@ class Sweep:
                 await documents.hand_back(conn, job.process_number)
                 counts = await documents.count(conn, job.process_number)
                 await jobs.hand_back(conn, job, counts)
-        for delivery_id in delivery_ids:
-            if not await self._context.queue.ring_delivery(delivery_id, 0):
-                return
+        await self._context.queue.ring_deliveries(delivery_ids)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from service.core import signing
 from service.core.db import Connection
-from service.core.errors import NotFoundError
+from service.core.errors import KeyRefusedError, NotFoundError
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PREFIX = "autos_live_"
@@ -71,7 +71,13 @@ async def ensure(conn: Connection, name: str, *, webhook_secret: bytes | None = 
 
 
 async def add_key(conn: Connection, client_id: UUID, key: str, *, expires_at: datetime | None = None) -> None:
-    """Store a key; the same key of the same client again changes nothing."""
+    """Store a key; the same live key of the same client again changes nothing.
+
+    Raises:
+        KeyRefusedError: it is another client's, was revoked, or is no key that would ever be accepted.
+    """
+    if not is_plausible(key):
+        raise KeyRefusedError("this is no key of ours: it is not ASCII, or its checksum is wrong")
     key_id = key.split("_")[2] if key.startswith(_PREFIX) else f"given-{_hash(key).hex()[:10]}"
     await conn.execute(
         """insert into api_keys (id, client_id, key_sha256, last_four, expires_at)
@@ -82,6 +88,13 @@ async def add_key(conn: Connection, client_id: UUID, key: str, *, expires_at: da
         key[-4:],
         expires_at,
     )
+    is_ours = await conn.fetchval(
+        "select client_id = $2 and revoked_at is null from api_keys where key_sha256 = $1",
+        _hash(key),
+        client_id,
+    )
+    if not is_ours:
+        raise KeyRefusedError("this key belongs to another client or was revoked: take another one")
 
 
 async def list_keys(conn: Connection) -> list[ApiKey]:

@@ -58,11 +58,30 @@ async def create(
     return [row["id"] for row in rows]
 
 
-async def claim(conn: Connection, delivery_id: UUID, *, hold_s: float) -> Claimed | None:
-    """Take a due delivery for one round; None when another sender has it, it is done, or not due."""
+async def hurry(conn: Connection, subscription_id: UUID) -> list[UUID]:
+    """Make what waits for its next round due now; return the ids, to ring for."""
+    rows = await conn.fetch(
+        """update deliveries set next_attempt_at = now(), ring_at = now() + interval '2 s'
+           where subscription_id = $1 and status = 'pending' and next_attempt_at > now()
+             and coalesce(claimed_until < now(), true) returning id""",
+        subscription_id,
+    )
+    return [row["id"] for row in rows]
+
+
+async def claim(
+    conn: Connection, delivery_id: UUID, *, hold_s: float, late_s: float = 1800.0
+) -> Claimed | None:
+    """Take a due delivery for one round; None when another sender has it, it is done, or not due.
+
+    Args:
+        late_s: a round that is later than this counts from now on, so that its links are fresh.
+    """
     row = await conn.fetchrow(
         """update deliveries d
-           set fence = d.fence + 1, claimed_until = now() + $2::interval, ring_at = now() + $2::interval
+           set fence = d.fence + 1, claimed_until = now() + $2::interval, ring_at = now() + $2::interval,
+               next_attempt_at = case when d.next_attempt_at < now() - $3::interval then now()
+                                      else d.next_attempt_at end
            from subscriptions s join clients c on c.id = s.client_id
            where d.id = $1 and s.id = d.subscription_id and d.status = 'pending'
              and d.next_attempt_at <= now() and (d.claimed_until is null or d.claimed_until < now())
@@ -70,8 +89,20 @@ async def claim(conn: Connection, delivery_id: UUID, *, hold_s: float) -> Claime
                      s.webhook_url, c.webhook_secret""",
         delivery_id,
         timedelta(seconds=hold_s),
+        timedelta(seconds=late_s),
     )
     return None if row is None else Claimed(**row)
+
+
+async def put_back(conn: Connection, claimed: Claimed, *, delay_s: float) -> None:
+    """Give a claim up before anything was sent; it is rung for again `delay_s` from now."""
+    await conn.execute(
+        """update deliveries set claimed_until = null, ring_at = now() + $3::interval
+           where id = $1 and fence = $2 and status = 'pending'""",
+        claimed.id,
+        claimed.fence,
+        timedelta(seconds=delay_s),
+    )
 
 
 async def record_round(conn: Connection, claimed: Claimed, ended: Round) -> bool:
@@ -96,7 +127,7 @@ async def record_round(conn: Connection, claimed: Claimed, ended: Round) -> bool
     return done is not None
 
 
-async def list_to_ring(conn: Connection, *, again_s: float, limit: int = 500) -> list[tuple[UUID, int]]:
+async def list_to_ring(conn: Connection, *, again_s: float, limit: int) -> list[tuple[UUID, int]]:
     """Return (id, fence) of deliveries due that nobody was rung for lately; each again `again_s` later."""
     rows = await conn.fetch(
         """update deliveries set ring_at = now() + $1::interval

@@ -95,7 +95,7 @@ async def record_list(conn: Connection, number: str, job_id: UUID, records: Sequ
     """Write the documents the portal lists; what failed under an earlier job is taken up again.
 
     What is available stays so. What failed under this very job stays failed. What the portal no longer
-    lists and we never got ends as `withdrawn`.
+    lists and we never got is forgotten: nobody can tell it from a document that never was.
     """
     await conn.execute(
         """insert into documents as d
@@ -129,13 +129,10 @@ async def record_list(conn: Connection, number: str, job_id: UUID, records: Sequ
         [r.filed_at for r in records],
     )
     await conn.execute(
-        """update documents
-           set status = 'failed', job_id = $2, updated_at = now(), error_code = 'withdrawn',
-               error_message = 'the portal no longer lists this document'
+        """delete from documents
            where process_number = $1 and status in ('pending', 'failed')
-             and portal_uuid <> all($3::uuid[])""",
+             and portal_uuid <> all($2::uuid[])""",
         number,
-        job_id,
         [r.uuid for r in records],
     )
 

@@ -26,6 +26,22 @@ class NotFoundError(AutosError):
     """What was asked for does not exist, or this client may not see it."""
 
 
+class KeyRefusedError(AutosError):
+    """An API key that cannot be stored for this client; the message says why."""
+
+
+class JobFinalError(AutosError):
+    """The job has ended already and cannot be cancelled."""
+
+
+class JobSharedError(AutosError):
+    """Another client waits for the job too, so this one may not cancel it."""
+
+
+class NothingToRetryError(AutosError):
+    """The job has not ended, or it ended with every document; the message says which."""
+
+
 # What a dependency can do to us -------------------------------------------------------------------
 
 

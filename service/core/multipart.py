@@ -9,15 +9,16 @@ import base64
 import logging
 import zlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count, repeat
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from botocore.exceptions import ClientError
 
 from service.core.errors import StorageUnavailableError
 from service.core.s3_client import Patience, calling, error_code
+from service.core.structured import finish, one_error_group
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
@@ -279,41 +280,3 @@ async def open_upload(
     except BaseException:
         await finish(upload.abort(), grace_s=patience.finish_s)
         raise
-
-
-@asynccontextmanager
-async def one_error_group() -> AsyncIterator[asyncio.TaskGroup]:
-    """A task group of which the first error comes out as itself."""
-    task = cast("asyncio.Task[Any]", asyncio.current_task())
-    cancels = task.cancelling()
-    try:
-        async with asyncio.TaskGroup() as group:
-            yield group
-    except BaseExceptionGroup as errors:
-        error = errors.exceptions[0]
-    else:
-        return
-    # A group that fails while it is cancelled tells of the failure only; who cancelled must hear of that.
-    raise asyncio.CancelledError if task.cancelling() > cancels else error
-
-
-async def finish(work: Coroutine[Any, Any, None], *, grace_s: float) -> None:
-    """Run to the end even when cancelled on the way, but then no longer than `grace_s` more.
-
-    Raises:
-        CancelledError: we were cancelled; raised when the work has ended.
-    """
-    task = asyncio.create_task(work)
-    cancel: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            if cancel is None:
-                asyncio.get_running_loop().call_later(grace_s, task.cancel)
-            cancel = error
-    if cancel is None:
-        return task.result()
-    if not task.cancelled() and task.exception() is not None:
-        log.info("cancelled, and failed as well: %s", task.exception())
-    raise cancel

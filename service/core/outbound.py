@@ -38,11 +38,12 @@ __all__ = [
     "parse_destination",
 ]
 
-Kind: TypeAlias = Literal["timeout", "connection", "tls", "refused_destination", "protocol"]
+Kind: TypeAlias = Literal["timeout", "connection", "tls", "refused_destination", "protocol", "busy"]
 
 CONNECT_TIMEOUT_S = 5.0
 LOOKUP_TIMEOUT_S = 5.0
 REQUESTS_PER_ENDPOINT = 5
+TURN_TIMEOUT_S = 1.0
 KEPT_BODY_BYTES = 1024
 
 # A short body is read to its end, so that a well-behaved receiver does not see its connection reset.
@@ -59,6 +60,7 @@ _PUBLIC_WORDS: Mapping[Kind, str] = {
     "tls": "no trusted TLS connection to the destination could be made",
     "refused_destination": "the destination is not allowed",
     "protocol": "the destination did not answer with proper HTTP",
+    "busy": "too many requests to the destination are under way already",
 }
 
 
@@ -101,8 +103,22 @@ class Outbound:
         self._session = session
         self._turns = _Turns(per_endpoint)
 
+    @asynccontextmanager
+    async def turn(self, url: str, *, within_s: float = TURN_TIMEOUT_S) -> AsyncIterator[None]:
+        """Hold one of the few turns at the URL's endpoint, whatever is sent meanwhile.
+
+        Nobody waits here for long: a receiver that hangs would otherwise hold places which others need.
+
+        Raises:
+            DestinationRefusedError: the URL itself may not be called.
+            DeliveryFailedError: `busy`, no turn came.
+        """
+        to = parse_destination(url, self.policy)
+        async with self._turns.take(to.host, to.port, within_s=within_s):
+            yield
+
     async def post(self, url: str, *, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reply:
-        """Send the body once; the time-out covers everything but waiting for a turn at the endpoint.
+        """Send the body once; the caller has a turn at the endpoint, and the time-out covers everything.
 
         Raises:
             DestinationRefusedError: the URL itself may not be called.
@@ -111,7 +127,7 @@ class Outbound:
         return await self._request("POST", url, timeout_s=timeout_s, body=body, headers=headers)
 
     async def probe(self, url: str, *, timeout_s: float) -> Reply:
-        """Ask with HEAD whether anything answers there; raises as `post` does."""
+        """Ask with HEAD whether anything answers there; otherwise as `post`."""
         return await self._request("HEAD", url, timeout_s=timeout_s)
 
     async def _request(
@@ -125,22 +141,21 @@ class Outbound:
     ) -> Reply:
         to = parse_destination(url, self.policy)
         loop = asyncio.get_running_loop()
-        async with self._turns.take(to.host, to.port):
-            started = loop.time()
-            deadline = started + timeout_s
-            try:
-                async with asyncio.timeout_at(deadline):
-                    response = await self._session.request(
-                        method, to.url, data=body, headers=headers, allow_redirects=False
-                    )
-            except (aiohttp.ClientError, OSError) as error:
-                raise DeliveryFailedError(_kind(error)) from error
-            duration_s = loop.time() - started
-            # From here on nothing fails: the receiver has said what it has to say.
-            try:
-                text = await _first_text(response, until=min(deadline, loop.time() + _READ_BODY_S))
-            finally:
-                response.close()
+        started = loop.time()
+        deadline = started + timeout_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                response = await self._session.request(
+                    method, to.url, data=body, headers=headers, allow_redirects=False
+                )
+        except (aiohttp.ClientError, OSError) as error:
+            raise DeliveryFailedError(_kind(error)) from error
+        duration_s = loop.time() - started
+        # From here on nothing fails: the receiver has said what it has to say.
+        try:
+            text = await _first_text(response, until=min(deadline, loop.time() + _READ_BODY_S))
+        finally:
+            response.close()
         wait_s = _retry_after_s(response.headers.get("Retry-After", ""), now=datetime.now(UTC))
         return Reply(response.status, wait_s, text, duration_s)
 
@@ -159,13 +174,20 @@ class _Turns:
         self._endpoints: dict[tuple[str, int], _Endpoint] = {}
 
     @asynccontextmanager
-    async def take(self, host: str, port: int) -> AsyncIterator[None]:
+    async def take(self, host: str, port: int, *, within_s: float) -> AsyncIterator[None]:
         key = (host, port)
         endpoint = self._endpoints.setdefault(key, _Endpoint(asyncio.Semaphore(self._per_endpoint)))
         endpoint.users += 1
         try:
-            async with endpoint.turns:
+            try:
+                async with asyncio.timeout(within_s):
+                    await endpoint.turns.acquire()
+            except TimeoutError as error:
+                raise DeliveryFailedError("busy") from error
+            try:
                 yield
+            finally:
+                endpoint.turns.release()
         finally:
             endpoint.users -= 1
             if not endpoint.users:

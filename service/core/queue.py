@@ -6,7 +6,7 @@ A lost ring loses nothing: the sweep of every worker reads PostgreSQL and rings 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -31,6 +31,8 @@ REDIS_ERRORS = (RedisError, OSError, TimeoutError)
 _RING_TIMEOUT_S = 1.5
 # A ring that was lost between Redis and a claim may be repeated under a new id after this long.
 _RING_BUCKET_S = 60
+# Enough to keep many workers busy between two sweeps; all else waits in PostgreSQL.
+_MOST_WAITING = 1000
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,22 @@ class Queue:
     async def ring_delivery(self, delivery_id: UUID, fence: int) -> bool:
         """Ring for a pending delivery; False when Redis did not take it."""
         return await self._ring(DELIVER, DELIVERIES_QUEUE, delivery_id, fence)
+
+    async def ring_deliveries(self, delivery_ids: Sequence[UUID]) -> None:
+        """Ring for new deliveries, until Redis does not take one."""
+        for delivery_id in delivery_ids:
+            if not await self.ring_delivery(delivery_id, 0):
+                return
+
+    async def room(self, queue: str) -> int:
+        """Return how many more rings it is worth to have waiting in a queue; 0 also when Redis is away."""
+        try:
+            async with asyncio.timeout(_RING_TIMEOUT_S):
+                waiting: int = await self.redis.zcard(queue)
+                return max(0, _MOST_WAITING - waiting)
+        except REDIS_ERRORS as error:
+            log.warning("redis did not count a queue: %s", type(error).__name__)
+            return 0
 
     async def check(self) -> None:
         """Ask Redis for a sign of life; raises one of `REDIS_ERRORS`."""

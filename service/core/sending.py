@@ -33,6 +33,11 @@ class Try:
         return isinstance(self.error, DeliveryFailedError) and self.error.kind == "connection"
 
     @property
+    def had_no_turn(self) -> bool:
+        """Nothing was sent: too many others are being sent to the same endpoint."""
+        return isinstance(self.error, DeliveryFailedError) and self.error.kind == "busy"
+
+    @property
     def asks_for_a_pause(self) -> bool:
         """A time-out, or an answer that says the receiver is overloaded."""
         if self.reply is not None:
@@ -43,7 +48,19 @@ class Try:
 async def send(
     outbound: Outbound, url: str, *, secret: bytes, message_id: str, body: bytes, timeout_s: float
 ) -> tuple[Try, int]:
-    """Send with up to three quick tries; return the last and how many requests were made."""
+    """Send with up to three quick tries, in one turn; return the last and how many requests were made."""
+    try:
+        async with outbound.turn(url):
+            return await _send_in_turn(
+                outbound, url, secret=secret, message_id=message_id, body=body, timeout_s=timeout_s
+            )
+    except (DeliveryFailedError, DestinationRefusedError) as error:
+        return Try(None, error), 0
+
+
+async def _send_in_turn(
+    outbound: Outbound, url: str, *, secret: bytes, message_id: str, body: bytes, timeout_s: float
+) -> tuple[Try, int]:
     last, requests = Try(None, None), 0
 
     async def once() -> Try:

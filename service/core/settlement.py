@@ -6,6 +6,7 @@ from uuid import UUID
 from service.core import deliveries, documents, events, jobs, subscriptions
 from service.core.db import Connection
 from service.core.documents import Counts
+from service.core.errors import JobFinalError, JobSharedError, NotFoundError
 from service.core.jobs import Job
 from service.core.states import JobStatus
 
@@ -59,11 +60,28 @@ async def settle(
     return await _tell(conn, final)
 
 
-async def cancel(conn: Connection, job_id: UUID) -> list[UUID]:
-    """Cancel a job if it is not final yet; return the deliveries to ring for."""
+async def cancel(conn: Connection, job_id: UUID, client_id: UUID) -> list[UUID]:
+    """Cancel a job at its only client's wish; return the deliveries to ring for.
+
+    Its worker finds the fence raised against it at its next heartbeat, within a second while it downloads.
+
+    Raises:
+        NotFoundError: no such job, or somebody else's.
+        JobFinalError: it has ended otherwise; one that is cancelled already is left as it is.
+        JobSharedError: another client waits for it too.
+    """
     job = await jobs.lock_to_cancel(conn, job_id)
     if job is None:
-        return []
+        ended = await jobs.get_for_client(conn, job_id, client_id)
+        if ended.status is JobStatus.CANCELLED:
+            return []
+        raise JobFinalError(f"the job has ended as {ended.status}")
+    # Looked up under the job's lock: nobody joins it any more before this transaction ends.
+    subscribed = await subscriptions.list_clients(conn, job_id)
+    if client_id not in subscribed:
+        raise NotFoundError("no such job")
+    if len(subscribed) > 1:
+        raise JobSharedError("another client waits for this job too: it goes on")
     return await settle(conn, job, error=CANCELLED, is_cancelled=True)
 
 

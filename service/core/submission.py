@@ -7,6 +7,7 @@ from uuid import UUID
 
 from service.core import deliveries, documents, events, jobs, processes, subscriptions
 from service.core.db import Connection
+from service.core.errors import NothingToRetryError
 from service.core.jobs import Job
 from service.core.processes import Process
 from service.core.settings import Settings
@@ -56,6 +57,36 @@ async def submit(
     return Submission(job, Outcome.CREATED, [])
 
 
+async def retry(
+    conn: Connection, job_id: UUID, client_id: UUID, *, webhook_url: str | None, settings: Settings
+) -> Submission:
+    """Ask again for a process whose job left documents out: what is available stays, the rest is tried anew.
+
+    Args:
+        webhook_url: where the new job is told; the URLs of the old one when None.
+
+    Raises:
+        NotFoundError: no such job, or somebody else's.
+        NothingToRetryError: it has not ended, or ended with every document.
+    """
+    job = await jobs.get_for_client(conn, job_id, client_id)
+    if not job.status.is_final:
+        raise NothingToRetryError("the job has not ended yet")
+    if job.status is JobStatus.COMPLETED:
+        raise NothingToRetryError("the job ended with every document")
+    urls: list[str | None] = [webhook_url]
+    if webhook_url is None:
+        urls = [*await subscriptions.list_urls(conn, job_id, client_id)] or [None]
+    submissions = [
+        await submit(
+            conn, job.process_number, client_id, webhook_url=url, force_refresh=False, settings=settings
+        )
+        for url in urls
+    ]
+    ids = [delivery_id for one in submissions for delivery_id in one.delivery_ids]
+    return Submission(submissions[0].job, submissions[0].outcome, ids)
+
+
 def _is_fresh(process: Process, latest: Job, settings: Settings) -> bool:
     if latest.status is not JobStatus.COMPLETED or process.listed_at is None:
         return False
@@ -70,4 +101,6 @@ async def _use_what_is_there(
         return Submission(job, Outcome.CACHED, [])
     event = events.job_event(job, await documents.list_of_process(conn, job.process_number))
     ids = await deliveries.create(conn, [subscription.id], event=event["type"], payload=event)
+    # Who asks again for what still waits to be sent is there to take it, whatever happened before.
+    ids += await deliveries.hurry(conn, subscription.id)
     return Submission(job, Outcome.CACHED, ids)

@@ -70,6 +70,23 @@ async def list_with_webhook(conn: Connection, job_id: UUID) -> list[Subscription
     return [Subscription(**row) for row in rows]
 
 
+async def list_clients(conn: Connection, job_id: UUID) -> set[UUID]:
+    """Return the clients that wait for the job."""
+    rows = await conn.fetch("select distinct client_id from subscriptions where job_id = $1", job_id)
+    return {row["client_id"] for row in rows}
+
+
+async def list_urls(conn: Connection, job_id: UUID, client_id: UUID) -> list[str]:
+    """Return the webhook URLs that a client gave for the job."""
+    rows = await conn.fetch(
+        """select distinct webhook_url from subscriptions
+           where job_id = $1 and client_id = $2 and webhook_url is not null""",
+        job_id,
+        client_id,
+    )
+    return [row["webhook_url"] for row in rows]
+
+
 async def webhook_state(conn: Connection, job_id: UUID, client_id: UUID) -> WebhookState:
     """Return the state of the webhook that the client asked for last; all None when it asked for none."""
     row = await conn.fetchrow(

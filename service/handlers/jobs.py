@@ -1,18 +1,18 @@
-"""Jobs: submit one, see how it goes."""
+"""Jobs: submit one, see how it goes, cancel it, try it again."""
 
 from uuid import UUID
 
 from aiohttp import web
 
 from service import answers
-from service.core import cnj, documents, jobs, submission, subscriptions
+from service.core import cnj, documents, jobs, settlement, submission, subscriptions
 from service.core.errors import NotFoundError
 from service.core.jobs import Job
 from service.core.outbound import OutboundPolicy, parse_destination
 from service.core.submission import Outcome, Submission
 from service.keys import CLIENT, DATABASE, QUEUE, SETTINGS, STORAGE
 from service.requests import read_json, read_query
-from service.schemas import JobRequest, NoQuery
+from service.schemas import JobRequest, NoQuery, RetryRequest
 
 _POLL_AGAIN_S = "1"
 
@@ -22,12 +22,9 @@ async def create_job(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     body = await read_json(request, JobRequest)
     number = cnj.parse_process_number(body.process_number)
-    submitted = await submit(request, number, body.webhook_url, force_refresh=body.force_refresh)
-    job = submitted.job
-    headers = {"Location": f"{api_prefix(request)}/jobs/{job.id}"}
-    if submitted.outcome is Outcome.CACHED:
-        return await show_status(request, job, headers=headers)
-    return await show_status(request, job, status=202, headers={**headers, "Retry-After": _POLL_AGAIN_S})
+    return await _show_submission(
+        request, await submit(request, number, body.webhook_url, force_refresh=body.force_refresh)
+    )
 
 
 async def get_job(request: web.Request) -> web.Response:
@@ -37,6 +34,31 @@ async def get_job(request: web.Request) -> web.Response:
     async with request.app[DATABASE].connection() as conn:
         job = await jobs.get_for_client(conn, job_id, request[CLIENT].id)
     return await show_status(request, job)
+
+
+async def cancel_job(request: web.Request) -> web.Response:
+    """Stop a job that nobody else waits for; what is available stays available."""
+    read_query(request, NoQuery)
+    job_id, app = path_uuid(request, "job_id"), request.app
+    async with app[DATABASE].transaction() as conn:
+        delivery_ids = await settlement.cancel(conn, job_id, request[CLIENT].id)
+        job = await jobs.get_for_client(conn, job_id, request[CLIENT].id)
+    await app[QUEUE].ring_deliveries(delivery_ids)
+    return await show_status(request, job)
+
+
+async def retry_job(request: web.Request) -> web.Response:
+    """Start a new job for what an ended one left out: 202 with the new job."""
+    read_query(request, NoQuery)
+    job_id, app = path_uuid(request, "job_id"), request.app
+    body = await read_json(request, RetryRequest) if request.can_read_body else RetryRequest()
+    url = checked_webhook_url(request, body.webhook_url)
+    async with app[DATABASE].transaction() as conn:
+        submitted = await submission.retry(
+            conn, job_id, request[CLIENT].id, webhook_url=url, settings=app[SETTINGS]
+        )
+    await _ring(request, submitted)
+    return await _show_submission(request, submitted)
 
 
 async def submit(
@@ -53,11 +75,23 @@ async def submit(
             force_refresh=force_refresh,
             settings=app[SETTINGS],
         )
-    if submitted.outcome is Outcome.CREATED:
-        await app[QUEUE].ring_job(submitted.job.id, submitted.job.fence)
-    for delivery_id in submitted.delivery_ids:
-        await app[QUEUE].ring_delivery(delivery_id, 0)
+    await _ring(request, submitted)
     return submitted
+
+
+async def _ring(request: web.Request, submitted: Submission) -> None:
+    queue = request.app[QUEUE]
+    if submitted.outcome is Outcome.CREATED:
+        await queue.ring_job(submitted.job.id, submitted.job.fence)
+    await queue.ring_deliveries(submitted.delivery_ids)
+
+
+async def _show_submission(request: web.Request, submitted: Submission) -> web.Response:
+    job = submitted.job
+    headers = {"Location": f"{api_prefix(request)}/jobs/{job.id}"}
+    if submitted.outcome is Outcome.CACHED:
+        return await show_status(request, job, headers=headers)
+    return await show_status(request, job, status=202, headers={**headers, "Retry-After": _POLL_AGAIN_S})
 
 
 def checked_webhook_url(request: web.Request, url: str | None) -> str | None:

@@ -2,9 +2,9 @@
 
 from aiohttp import web
 
-from service import answers
+from service import answers, problems
 from service.core import cnj, documents, jobs, processes
-from service.handlers.jobs import api_prefix, checked_webhook_url, show_status, submit
+from service.handlers.jobs import api_prefix, show_status, submit
 from service.keys import CLIENT, DATABASE, SETTINGS, STORAGE
 from service.requests import read_query
 from service.schemas import NoQuery, ProcessQuery
@@ -14,7 +14,8 @@ async def get_process(request: web.Request) -> web.Response:
     """Answer what is known at once; with `auto_download` see to it that the documents come in."""
     number = cnj.parse_process_number(request.match_info["number"])
     query = read_query(request, ProcessQuery)
-    checked_webhook_url(request, query.webhook_url)
+    if query.webhook_url is not None and not query.auto_download:
+        raise problems.invalid("#/webhook_url", "needs auto_download: without a job there is nothing to tell")
     if query.auto_download:
         await submit(request, number, query.webhook_url, force_refresh=query.force_refresh)
     app = request.app

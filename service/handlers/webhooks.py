@@ -5,8 +5,9 @@ from uuid import uuid4
 
 import orjson
 from aiohttp import web
+from pydantic import ValidationError
 
-from service import answers
+from service import answers, problems
 from service.core import signing
 from service.core.errors import DestinationRefusedError
 from service.core.outbound import DeliveryFailedError, OutboundPolicy, parse_destination
@@ -22,6 +23,8 @@ from service.schemas import (
     ValidateAnswer,
     WebhookRequest,
 )
+
+_TEST_TIMEOUT_S = 15.0
 
 
 async def validate(request: web.Request) -> web.Response:
@@ -48,7 +51,8 @@ async def test_connectivity(request: web.Request) -> web.Response:
     url = checked_webhook_url(request, asked.webhook_url) or ""
     app = request.app
     try:
-        reply = await app[OUTBOUND].probe(url, timeout_s=app[SETTINGS].webhook_timeout_s)
+        async with app[OUTBOUND].turn(url):
+            reply = await app[OUTBOUND].probe(url, timeout_s=app[SETTINGS].webhook_timeout_s)
     except (DeliveryFailedError, DestinationRefusedError) as error:
         answer = ConnectivityAnswer(success=False, status_code=None, response_time_ms=None, error=str(error))
     else:
@@ -70,7 +74,8 @@ async def send_test(request: web.Request) -> web.Response:
         secret=request[CLIENT].webhook_secret,
         message_id=message_id,
         body=_test_event(),
-        timeout_s=request.app[SETTINGS].webhook_timeout_s,
+        # All tries together stay below the minute after which a proxy gives a caller up.
+        timeout_s=min(request.app[SETTINGS].webhook_timeout_s, _TEST_TIMEOUT_S),
     )
     status_code = last.reply.status if last.reply else None
     error = None if last.is_accepted else str(last.error or f"the receiver answered {status_code}")
@@ -91,7 +96,11 @@ async def test_receiver(request: web.Request) -> web.Response:
     signed = "webhook-signature" in request.headers
     is_valid = signing.verify(request[CLIENT].webhook_secret, request.headers, body) if signed else None
     answer = EchoAnswer(received=True, payload_keys=list(payload), payload=payload, signature_valid=is_valid)
-    return answers.json_response(answer)
+    try:
+        return answers.json_response(answer)
+    except (orjson.JSONEncodeError, ValidationError, RecursionError) as error:
+        # What can be read can still be nested too deeply to be written.
+        raise problems.invalid("#", "is nested too deeply to be echoed") from error
 
 
 async def _read(request: web.Request) -> WebhookRequest:

@@ -56,6 +56,7 @@ async def test_a_wrong_check_digit_is_refused_with_the_right_one(api: World) -> 
         ("webhok_url=https://hooks.example.com/", "#/webhok_url"),
         ("auto_download=true&auto_download=false", "#/auto_download"),
         ("webhook_url=not-a-url", "#/webhook_url"),
+        ("auto_download=false&webhook_url=https://hooks.example.com/", "#/webhook_url"),
         ("webhook_url=ftp://hooks.example.com/", "#/webhook_url"),
         ("webhook_url=http://169.254.169.254/latest/meta-data", "#/webhook_url"),
         ("webhook_url=", "#/webhook_url"),
@@ -182,6 +183,22 @@ async def test_bytes_that_are_no_text_are_the_callers_mistake_and_not_ours(api: 
     writer.close()
     await writer.wait_closed()
     assert 400 <= status < 500
+    assert await _nothing_created(api)
+
+
+async def test_a_body_that_breaks_its_own_framing_is_a_bad_request(api: World) -> None:
+    caller = await api.caller()
+    reader, writer = await asyncio.open_connection(*api.base_url.removeprefix("http://").split(":"))
+    writer.write(
+        b"POST /jobs HTTP/1.1\r\nHost: autos\r\nContent-Type: application/json\r\n"
+        b"X-API-Key: " + caller.key.encode() + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    await writer.drain()
+    writer.write(b"not-a-length\r\n{}\r\n")
+    async with asyncio.timeout(10):
+        assert (await reader.readline()).split()[1] == b"400"
+    writer.close()
+    await writer.wait_closed()
     assert await _nothing_created(api)
 
 

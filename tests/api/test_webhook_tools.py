@@ -1,14 +1,17 @@
 """The four tools for those who build a receiver."""
 
+import asyncio
 import time
 
 import pytest
 from standardwebhooks import Webhook
 
 from service.core import signing
+from service.core.outbound import REQUESTS_PER_ENDPOINT
 from tests.conftest import MakeSettings
 from tests.receiver import Receiver
-from tests.world import World, open_world
+from tests.wire import answer_nothing, open_wire
+from tests.world import Answer, World, open_world, until
 
 pytestmark = pytest.mark.integration
 
@@ -95,6 +98,31 @@ async def test_the_test_receiver_echoes_what_came(api: World) -> None:
         "payload": {"b": 1, "a": [2]},
         "signature_valid": None,
     }
+
+
+async def test_what_is_nested_too_deeply_to_be_echoed_is_refused(api: World) -> None:
+    body = b'{"a":' + b"[" * 300 + b"]" * 300 + b"}"
+    answer = await (await api.caller()).post(
+        "/webhooks/webhook-test-receiver", data=body, headers={"Content-Type": "application/json"}
+    )
+    assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, "#")
+
+
+async def test_a_receiver_with_no_turn_left_is_no_success(api: World) -> None:
+    """Callers who try out a receiver that hangs cannot pile up in our process."""
+    caller = await api.caller()
+
+    async def test_it() -> Answer:
+        return await caller.post("/webhooks/webhook-test-connectivity", json={"webhook_url": url})
+
+    async with open_wire(answer_nothing) as wire:
+        url = f"http://127.0.0.1:{wire.port}/"
+        tests = [asyncio.create_task(test_it()) for _ in range(REQUESTS_PER_ENDPOINT)]
+        await until(lambda: wire.connections == REQUESTS_PER_ENDPOINT)
+        assert "too many requests" in (await test_it()).json["error"]
+        for test in tests:
+            test.cancel()
+        await asyncio.wait(tests)
 
 
 async def test_the_test_receiver_verifies_a_signature(api: World) -> None:

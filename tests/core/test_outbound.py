@@ -5,11 +5,10 @@ import gzip
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import TypeAlias
 
 import aiohttp
 import pytest
@@ -21,8 +20,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from service.core.addresses import OutboundPolicy
 from service.core.errors import DestinationRefusedError
-from service.core.outbound import DeliveryFailedError, Reply, guarded_connector, open_outbound
+from service.core.outbound import (
+    REQUESTS_PER_ENDPOINT,
+    DeliveryFailedError,
+    Reply,
+    guarded_connector,
+    open_outbound,
+)
 from service.core.settings import Settings
+from tests.wire import answer_nothing, answering, open_wire
 
 SANDBOX = Settings(webhook_allow_private=True)
 PUBLIC_ADDRESS = "8.8.4.4"  # never connected to: each test that names it is refused before
@@ -54,55 +60,6 @@ class MadeUpDNS(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is held."""
-
-
-Answer: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-class Wire:
-    """A server that speaks TCP, counts its connections and answers what it was told to."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-        self.port = 0
-        self.connections = 0
-        self.heads: list[str] = []
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        if task := asyncio.current_task():
-            self.tasks.add(task)
-        with suppress(OSError, asyncio.IncompleteReadError):  # the client has left
-            self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            await self.answer(reader, writer)
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
-
-
-@asynccontextmanager
-async def open_wire(answer: Answer, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Wire]:
-    wire = Wire(answer)
-    server = await asyncio.start_server(wire.serve, "127.0.0.1", 0, ssl=tls)
-    wire.port = server.sockets[0].getsockname()[1]
-    try:
-        yield wire
-    finally:
-        server.close()
-        await asyncio.gather(*wire.tasks)
-
-
-async def answer_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    await reader.read()  # until the client leaves
-
-
-def answering(text: str | bytes) -> Answer:
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(text if isinstance(text, bytes) else text.encode())
-        await writer.drain()
-
-    return answer
 
 
 OK = answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nobrig")
@@ -421,31 +378,32 @@ async def test_a_port_that_speaks_no_tls_is_a_failure_of_tls() -> None:
 # Turns ---------------------------------------------------------------------------------------------
 
 
-async def test_waiting_for_a_turn_costs_no_time_and_other_endpoints_do_not_wait() -> None:
-    """The sixth request waits until the five in front time out; had its clock run, so would it."""
+async def test_who_gets_no_turn_at_an_endpoint_is_told_so_and_other_endpoints_are_free() -> None:
+    async with open_outbound(SANDBOX) as outbound, AsyncExitStack() as turns:
+        for _ in range(REQUESTS_PER_ENDPOINT):
+            await turns.enter_async_context(outbound.turn("http://127.0.0.1:81/", within_s=0))
+        with pytest.raises(DeliveryFailedError) as refused:
+            async with outbound.turn("http://127.0.0.1:81/other", within_s=0.01):
+                pass
+        assert refused.value.kind == "busy"
+        async with outbound.turn("http://127.0.0.1:82/", within_s=0.01):
+            pass
+        await turns.aclose()
+        async with outbound.turn("http://127.0.0.1:81/", within_s=0.01):
+            pass
 
-    async def silent_at_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await (answer_nothing if slow.connections <= 5 else OK)(reader, writer)
 
-    async with (
-        open_wire(silent_at_first) as slow,
-        open_wire(OK) as other,
-        open_outbound(SANDBOX) as outbound,
-        asyncio.TaskGroup() as group,
-    ):
+async def test_turns_are_given_in_the_order_of_asking() -> None:
+    order: list[int] = []
 
-        async def ask(port: int) -> Reply | DeliveryFailedError:
-            try:
-                return await outbound.post(f"http://127.0.0.1:{port}/", body=b"", headers={}, timeout_s=0.5)
-            except DeliveryFailedError as error:
-                return error
+    async def use(number: int) -> None:
+        async with outbound.turn("http://127.0.0.1:81/", within_s=10):
+            order.append(number)
+            await asyncio.sleep(0)
 
-        waiting = [group.create_task(ask(slow.port)) for _ in range(6)]
-        assert isinstance(await ask(other.port), Reply)
-        assert slow.connections <= 5
-        *first, last = [await task for task in waiting]
-        assert [isinstance(error, DeliveryFailedError) and error.kind for error in first] == ["timeout"] * 5
-        assert isinstance(last, Reply)
+    async with open_outbound(SANDBOX) as outbound:
+        await asyncio.gather(*(use(number) for number in range(20)))
+    assert order == list(range(20))
 
 
 async def test_a_cancelled_request_gives_its_turn_back() -> None:
@@ -457,11 +415,16 @@ async def test_a_cancelled_request_gives_its_turn_back() -> None:
 
     async with open_wire(arrive) as wire, open_outbound(SANDBOX) as outbound:
         url = f"http://127.0.0.1:{wire.port}/"
-        for _ in range(6):
-            task = asyncio.create_task(outbound.post(url, body=b"", headers={}, timeout_s=30))
+
+        async def post_in_turn() -> Reply:
+            async with outbound.turn(url, within_s=0.01):
+                return await outbound.post(url, body=b"", headers={}, timeout_s=30)
+
+        for _ in range(REQUESTS_PER_ENDPOINT + 1):
+            task = asyncio.create_task(post_in_turn())
             await arrivals.get()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
         wire.answer = OK
-        assert (await outbound.post(url, body=b"", headers={}, timeout_s=10)).status == 200
+        assert (await post_in_turn()).status == 200

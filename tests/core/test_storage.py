@@ -19,9 +19,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from service.core.errors import BadContentError, RefusedError, StorageUnavailableError
-from service.core.multipart import FREE_BYTES, ByteBudget, finish, one_error_group, part_sizes, read_parts
+from service.core.multipart import FREE_BYTES, ByteBudget, part_sizes, read_parts
 from service.core.s3_client import Patience, open_signer
 from service.core.storage import Storage, StoredObject, open_storage
+from service.core.structured import finish, one_error_group
 from service.sandbox.s3 import S3Server
 from tests.core.s3_servers import (
     KINDS,

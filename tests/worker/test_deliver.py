@@ -9,12 +9,14 @@ import pytest
 
 from service.core import clients, deliveries, jobs, settlement, submission
 from service.core.deliveries import Claimed, Round
-from service.core.outbound import DeliveryFailedError, Reply
+from service.core.outbound import REQUESTS_PER_ENDPOINT, DeliveryFailedError, Reply
 from service.core.sending import Try
 from service.core.settings import Settings
 from service.core.states import DeliveryStatus
+from tests.conftest import MakeSettings
 from tests.receiver import Receiver
-from tests.world import World
+from tests.wire import answer_nothing, open_wire
+from tests.world import World, open_world
 from worker.tasks.deliver import judge
 
 NUMBER = "10035792220258260564"
@@ -87,7 +89,7 @@ async def _settled_with_webhook(world: World, url: str) -> UUID:
         submitted = await submission.submit(
             conn, NUMBER, client.id, webhook_url=url, force_refresh=False, settings=world.settings
         )
-        (delivery_id,) = await settlement.cancel(conn, submitted.job.id)
+        (delivery_id,) = await settlement.cancel(conn, submitted.job.id, client.id)
     return delivery_id
 
 
@@ -96,6 +98,12 @@ async def _delivery(world: World) -> dict[str, Any]:
         row = await conn.fetchrow("select * from deliveries")
     assert row is not None
     return dict(row)
+
+
+async def _until_noted(world: World, *, rounds: int) -> None:
+    async with asyncio.timeout(30):
+        while (await _delivery(world))["rounds"] < rounds:
+            await asyncio.sleep(0.05)
 
 
 async def _until_ended(world: World) -> dict[str, Any]:
@@ -136,6 +144,36 @@ async def test_a_redirect_is_not_followed(world: World, receiver: Receiver) -> N
 
 
 @pytest.mark.integration
+async def test_a_receiver_that_hangs_holds_nobody_else_up(
+    empty: None, make_settings: MakeSettings, receiver: Receiver
+) -> None:
+    """More deliveries to it than there are places: all the same another receiver is told."""
+    places = REQUESTS_PER_ENDPOINT + 1
+    settings = make_settings(deliveries_per_worker=places, webhook_timeout_s=60, drain_s=0.1)
+    async with open_wire(answer_nothing) as hanging, open_world(settings) as world:
+        for number in range(3 * places):
+            await _settled_with_webhook(world, f"http://127.0.0.1:{hanging.port}/{number}")
+        await _settled_with_webhook(world, receiver.url)
+        await receiver.wait_for(1)
+        async with world.db.connection() as conn:
+            assert await conn.fetchval("select max(rounds) from deliveries where status = 'pending'") == 0
+
+
+@pytest.mark.integration
+async def test_a_round_that_comes_late_has_links_that_count_from_now(api: World) -> None:
+    delivery_id = await _settled_with_webhook(api, "https://hooks.example.com/")
+    async with api.db.connection() as conn:
+        await conn.execute("update deliveries set next_attempt_at = now() - interval '20 min'")
+        due = (await _delivery(api))["next_attempt_at"]
+        claimed = await deliveries.claim(conn, delivery_id, hold_s=0, late_s=1800)
+        assert claimed
+        assert claimed.next_attempt_at == due
+        claimed = await deliveries.claim(conn, delivery_id, hold_s=0, late_s=600)
+        assert claimed
+        assert claimed.next_attempt_at > due
+
+
+@pytest.mark.integration
 async def test_of_many_senders_one_gets_the_delivery(api: World) -> None:
     delivery_id = await _settled_with_webhook(api, "https://hooks.example.com/")
 
@@ -161,6 +199,24 @@ async def test_a_sender_whose_claim_ran_out_can_note_nothing(api: World) -> None
         assert not await deliveries.record_round(conn, late, given_up)
         assert await deliveries.record_round(conn, taken_over, Round(DeliveryStatus.DELIVERED, 1, 204, None))
     assert (await _delivery(api))["status"] == "delivered"
+
+
+@pytest.mark.integration
+async def test_a_call_repeated_while_its_webhook_waits_for_hours_has_it_sent_at_once(
+    world: World, receiver: Receiver
+) -> None:
+    caller = await world.caller()
+    receiver.statuses = [404]
+    await caller.get(f"/processes/{NUMBER}", params={"webhook_url": receiver.url})
+    await receiver.wait_for(1)
+    await _until_noted(world, rounds=1)
+    async with world.db.connection() as conn:
+        await conn.execute(
+            "update deliveries set next_attempt_at = now() + interval '20 h', ring_at = 'infinity'"
+        )
+    await caller.get(f"/processes/{NUMBER}", params={"webhook_url": receiver.url})
+    first, second = await receiver.wait_for(2)
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
 
 
 @pytest.mark.integration

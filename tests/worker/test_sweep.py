@@ -10,7 +10,9 @@ from redis.asyncio import Redis
 
 from service.core import clients, jobs, submission
 from service.core.db import Database
+from service.core.documents import Counts
 from service.core.jobs import Job
+from service.core.queue import JOBS_QUEUE
 from service.core.settings import Settings
 from tests.conftest import MakeSettings
 from tests.world import World
@@ -112,10 +114,39 @@ async def test_nobody_is_declared_dead_right_after_the_start(
         assert (await _row(patient))["status"] == "processing"
 
 
+async def test_a_job_that_gets_on_between_crashes_is_not_given_up(context: Context) -> None:
+    """What kills every worker gets nowhere: deploys by kill -9 are not the job's fault."""
+    job = await _submitted(context.db, context.settings)
+    for _ in range(4):
+        claimed = await _claimed(context, job, lease_s=-1)
+        async with context.db.transaction() as conn:
+            await jobs.record_progress(
+                conn, claimed, Counts(1, 0, 0, 0, 0), lease_s=-1, downloaded_bytes=0, has_advanced=True
+            )
+        await Sweep(context).free_expired_leases()
+    row = await _row(context)
+    assert (row["status"], row["crashes"]) == ("pending", 1)
+
+
+async def test_what_waits_in_a_full_queue_is_not_rung_for_again(context: Context) -> None:
+    """Each ring a minute later is a new entry: a long queue would grow without end."""
+    job = await _submitted(context.db, context.settings)
+    async with context.db.connection() as conn:
+        await conn.execute("update jobs set ring_at = now()")
+    redis = context.queue.redis
+    await redis.zadd(JOBS_QUEUE, {f"waiting:{number}": 0 for number in range(1000)})
+    await Sweep(context).ring()
+    assert await redis.zcard(JOBS_QUEUE) == 1000
+    await redis.zremrangebyrank(JOBS_QUEUE, 0, 0)
+    await Sweep(context).ring()
+    rung = [name.decode() for name in await redis.zrange(JOBS_QUEUE, 0, -1)]
+    assert [name for name in rung if str(job.id) in name]
+
+
 async def test_a_pending_job_is_rung_for_again_only_after_a_while(context: Context) -> None:
     await _submitted(context.db, context.settings)
     async with context.db.connection() as conn:
         await conn.execute("update jobs set ring_at = now()")
-        first = await jobs.list_to_ring(conn, again_s=30)
-        second = await jobs.list_to_ring(conn, again_s=30)
+        first = await jobs.list_to_ring(conn, again_s=30, limit=10)
+        second = await jobs.list_to_ring(conn, again_s=30, limit=10)
     assert (len(first), len(second)) == (1, 0)

@@ -1,6 +1,5 @@
 """The other task: send one event to one URL, signed, and note how it went."""
 
-import asyncio
 import logging
 import random
 from uuid import UUID
@@ -13,6 +12,7 @@ from service.core.states import DeliveryStatus
 from worker.context import Context
 
 _SLOWER_S = 60.0
+_NEXT_TURN_S = (2.0, 6.0)
 _MARGIN_S = 5.0
 _GONE = 410
 
@@ -23,8 +23,9 @@ async def deliver(context: Context, delivery_id: UUID) -> None:
     """Claim the delivery, send it, note the outcome; nothing when it is not due or not ours to take."""
     settings = context.settings
     hold_s = QUICK_TRIES * (settings.webhook_timeout_s + _MARGIN_S) + 2 * _MARGIN_S
+    late_s = settings.link_ttl_s / 2
     async with context.db.connection() as conn:
-        claimed = await deliveries.claim(conn, delivery_id, hold_s=hold_s)
+        claimed = await deliveries.claim(conn, delivery_id, hold_s=hold_s, late_s=late_s)
         if claimed is None:
             return
         ids = [UUID(item["id"]) for item in claimed.payload.get("documents", ())]
@@ -36,19 +37,18 @@ async def deliver(context: Context, delivery_id: UUID) -> None:
         storage=context.storage,
         signed_at=claimed.next_attempt_at,
     )
-    try:
-        async with asyncio.timeout(hold_s - _MARGIN_S):
-            last, requests = await send(
-                context.outbound,
-                claimed.webhook_url,
-                secret=claimed.webhook_secret,
-                message_id=f"msg_{claimed.id.hex}",
-                body=body,
-                timeout_s=settings.webhook_timeout_s,
-            )
-    except TimeoutError:
-        # It waited for its turn at a slow endpoint until the claim was all but gone: the sweep rings again.
-        log.info("delivery %s had no turn at its endpoint", claimed.id)
+    last, requests = await send(
+        context.outbound,
+        claimed.webhook_url,
+        secret=claimed.webhook_secret,
+        message_id=f"msg_{claimed.id.hex}",
+        body=body,
+        timeout_s=settings.webhook_timeout_s,
+    )
+    if last.had_no_turn:
+        # Its place here is for others; the sweep rings for it again.
+        async with context.db.connection() as conn:
+            await deliveries.put_back(conn, claimed, delay_s=random.uniform(*_NEXT_TURN_S))  # noqa: S311
         return
     ended = judge(claimed, last, requests, settings)
     async with context.db.connection() as conn:

@@ -20,12 +20,16 @@ from service.core.errors import (
 from service.core.jobs import Job
 from service.core.portal_records import ProcessRecord
 from service.core.settlement import NOT_FETCHED, Reason, settle
+from service.core.structured import finish
 from worker.context import Context
 from worker.downloads import PASSING_ERRORS, Downloads, quick_tries
 from worker.ledger import Ledger
 
 DEADLINE = Reason("deadline_exceeded", "the job's deadline passed before this document was fetched")
 UNREAD = Reason("deadline_exceeded", "the portal did not let the process be read before the job's deadline")
+
+# How long a process that is told to end waits for the database to take a run's last write.
+_LAST_WRITE_S = 10.0
 
 End = Callable[[Connection], Awaitable[list[UUID]]]
 """The last write of a run: settles the job or hands it back, and names the deliveries to ring for."""
@@ -46,9 +50,7 @@ async def fetch_process(context: Context, job_id: UUID) -> None:
         delivery_ids = await _run_as_owner(context, job, ledger)
     except* LeaseLostError:
         log.warning("job %s is no longer ours", job.id)
-    for delivery_id in delivery_ids:
-        if not await context.queue.ring_delivery(delivery_id, 0):
-            return
+    await context.queue.ring_deliveries(delivery_ids)
 
 
 async def _run_as_owner(context: Context, job: Job, ledger: Ledger) -> list[UUID]:
@@ -58,19 +60,13 @@ async def _run_as_owner(context: Context, job: Job, ledger: Ledger) -> list[UUID
         try:
             end = await _run_until_deadline(context, job, ledger)
         except asyncio.CancelledError:
-            # The process is going down: what is done stays done, the rest goes on elsewhere.
-            await asyncio.shield(_hand_back_at_shutdown(job, ledger))
+            # The process is going down: what is done stays done, the rest goes on elsewhere. If it was
+            # `keep` that failed, the job is no longer ours, and this says so once more.
+            await finish(ledger.conclude(_hand_back(job)), grace_s=_LAST_WRITE_S)
             raise
         finally:
             ledger.close()
-    return await ledger.conclude(end)
-
-
-async def _hand_back_at_shutdown(job: Job, ledger: Ledger) -> None:
-    try:
-        await ledger.conclude(_hand_back(job))
-    except LeaseLostError:
-        log.warning("job %s is no longer ours", job.id)
+    return await finish(ledger.conclude(end), grace_s=_LAST_WRITE_S)
 
 
 async def _run_until_deadline(context: Context, job: Job, ledger: Ledger) -> End:

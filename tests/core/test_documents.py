@@ -1,0 +1,112 @@
+"""The list of documents, as the portal changes it from one look to the next."""
+
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import pytest
+
+from service.core import clients, documents, jobs, settlement, submission
+from service.core.db import Database
+from service.core.documents import Missed, Stored
+from service.core.jobs import Job
+from service.core.portal_records import DocumentRecord
+from service.core.settings import Settings
+from service.core.states import JobStatus
+
+NUMBER = "10035792220258260564"
+A, B = UUID(int=1), UUID(int=2)
+pytestmark = pytest.mark.integration
+
+
+def _record(uuid: UUID) -> DocumentRecord:
+    return DocumentRecord(
+        uuid=uuid,
+        position=1,
+        name="Despacho",
+        type_name=None,
+        has_file=True,
+        declared_type=None,
+        declared_bytes=None,
+        secrecy_level=0,
+        filed_at=None,
+        filed_at_raw=None,
+    )
+
+
+async def _running_job(db: Database, settings: Settings) -> Job:
+    async with db.transaction() as conn:
+        client, _ = await clients.ensure(conn, "acme")
+        submitted = await submission.submit(
+            conn, NUMBER, client.id, webhook_url=None, force_refresh=True, settings=settings
+        )
+        job = await jobs.claim(conn, submitted.job.id, worker_id=uuid4(), lease_s=60)
+    assert job
+    return job
+
+
+async def _list(db: Database, job: Job, *uuids: UUID) -> dict[UUID, str]:
+    """Let the portal list these; return the status of every document."""
+    async with db.transaction() as conn:
+        await documents.record_list(conn, NUMBER, job.id, [_record(uuid) for uuid in uuids])
+        return {one.portal_uuid: one.status for one in await documents.list_of_process(conn, NUMBER)}
+
+
+async def _fail_all(db: Database) -> None:
+    async with db.transaction() as conn:
+        pending = await documents.list_pending(conn, NUMBER)
+        await documents.mark_started(conn, [one.id for one in pending])
+        await documents.mark_missed(conn, [Missed(one.id, "x", "x", is_final=True) for one in pending])
+
+
+async def _store(db: Database, uuid: UUID) -> None:
+    async with db.transaction() as conn:
+        (row,) = [one for one in await documents.list_pending(conn, NUMBER) if one.portal_uuid == uuid]
+        stored = Stored(
+            row.id, "text/html", 1, b"s" * 32, f"processes/{NUMBER}/{uuid}/x.html", datetime.now(UTC)
+        )
+        await documents.mark_started(conn, [row.id])
+        await documents.mark_available(conn, [stored])
+
+
+async def test_a_document_listed_no_more_before_we_got_it_keeps_no_job_from_completing(
+    db: Database, settings: Settings
+) -> None:
+    job = await _running_job(db, settings)
+    await _list(db, job, A, B)
+    await _store(db, A)
+    assert await _list(db, job, A) == {A: "available"}
+    async with db.transaction() as conn:
+        await settlement.settle(conn, job)
+        ended = await jobs.latest(conn, NUMBER)
+    assert ended
+    assert (ended.status, ended.total_documents) == (JobStatus.COMPLETED, 1)
+
+
+async def test_a_document_listed_no_more_after_we_got_it_stays_available(
+    db: Database, settings: Settings
+) -> None:
+    job = await _running_job(db, settings)
+    await _list(db, job, A, B)
+    await _store(db, A)
+    assert await _list(db, job, B) == {A: "available", B: "pending"}
+
+
+async def test_a_document_that_is_listed_again_is_fetched_by_the_same_job(
+    db: Database, settings: Settings
+) -> None:
+    job = await _running_job(db, settings)
+    assert await _list(db, job, A, B) == {A: "pending", B: "pending"}
+    assert await _list(db, job) == {}
+    assert await _list(db, job, A) == {A: "pending"}
+
+
+async def test_what_failed_is_taken_up_by_the_next_job_and_not_by_the_same(
+    db: Database, settings: Settings
+) -> None:
+    job = await _running_job(db, settings)
+    await _list(db, job, A)
+    await _fail_all(db)
+    assert await _list(db, job, A) == {A: "failed"}
+    async with db.transaction() as conn:
+        await settlement.settle(conn, job)
+    assert await _list(db, await _running_job(db, settings), A) == {A: "pending"}

@@ -1,0 +1,34 @@
+"""The run of one job: how it ends when its process does."""
+
+import asyncio
+from uuid import UUID
+
+import pytest
+
+from service.core import jobs
+from service.sandbox.cases import Special, special_number
+from tests.world import World, until
+from worker.context import open_context
+from worker.tasks.fetch_process import fetch_process
+
+pytestmark = pytest.mark.integration
+
+
+async def test_a_worker_that_is_told_to_end_again_and_again_still_hands_its_job_back(api: World) -> None:
+    """The last write waits for a lock here, while everybody who stops the process loses patience."""
+    caller = await api.caller()
+    answer = await caller.post("/jobs", json={"process_number": special_number(Special.HANGING)})
+    job_id = UUID(answer.json["job_id"])
+    async with open_context(api.settings) as context:
+        run = asyncio.create_task(fetch_process(context, job_id))
+        await until(lambda: api.portal.in_flight == 1)
+        async with api.db.transaction() as conn:
+            await jobs.lock_to_cancel(conn, job_id)
+            for _ in range(3):
+                run.cancel()
+                await asyncio.wait({run}, timeout=0.05)
+            assert not run.done()
+        await asyncio.wait({run})
+        assert run.cancelled()
+    shown = (await caller.get(f"/jobs/{job_id}")).json
+    assert (shown["status"], shown["waiting_reason"]) == ("pending", None)
