@@ -58,7 +58,7 @@ language sql immutable parallel safe as $$
         ('processing', 'pending'),     -- handed back, or to be tried again by the same job
         ('pending',    'failed'),      -- its job ended before it was tried (again)
         ('failed',     'pending'),     -- taken up by a new job
-        ('available',  'pending')      -- its object was found missing
+        ('available',  'failed')       -- its object was found missing
     )
 $$;
 
@@ -183,7 +183,7 @@ create table documents (
     media_type            text,
     size_bytes            bigint          check (size_bytes > 0),
     sha256                bytea           check (octet_length(sha256) = 32),
-    object_key            text,
+    object_key            text            collate "C",     -- ordered as S3 lists keys
     download_started_at   timestamptz,
     download_completed_at timestamptz,
     created_at            timestamptz     not null default now(),
@@ -234,6 +234,14 @@ create table deliveries (
     constraint finished_has_end check ((status = 'pending') = (finished_at is null))
 );
 create index deliveries_to_ring on deliveries (ring_at) where status = 'pending';
+
+-- What one of all workers does now and then ---------------------------------------------------------
+
+create table chores (
+    name   text        primary key,
+    due_at timestamptz not null default now()
+);
+insert into chores (name) values ('janitor');
 
 -- Guards -------------------------------------------------------------------------------------------
 

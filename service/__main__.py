@@ -48,8 +48,8 @@ async def serve(settings: Settings, _arguments: argparse.Namespace) -> None:
         auto_decompress=False,
         lingering_time=0,
     )
-    await runner.setup()
     try:
+        await runner.setup()
         await web.TCPSite(runner, settings.host, settings.port, reuse_port=False).start()
         print(f"autos: listening on {settings.host}:{settings.port}", file=sys.stderr, flush=True)
         await stop.wait()

@@ -67,6 +67,12 @@ NOT_AVAILABLE = Problem(
     "The document is not available",
     "The document has not been fetched (yet); its status and error code say why.",
 )
+GONE = Problem(
+    "document-gone",
+    410,
+    "The document's file is gone",
+    "It was stored and has vanished since. Ask for its process again, and it will be fetched again.",
+)
 JOB_FINAL = Problem(
     "job-final", 409, "The job has ended already", "A job that has ended cannot be cancelled any more."
 )
@@ -99,6 +105,7 @@ CATALOGUE = {
         METHOD_NOT_ALLOWED,
         TIMEOUT,
         NOT_AVAILABLE,
+        GONE,
         JOB_FINAL,
         JOB_SHARED,
         NOTHING_TO_RETRY,

@@ -4,7 +4,7 @@ import sys
 
 import uvloop
 
-from service.core.errors import DatabaseUnavailableError, SchemaError
+from service.core.errors import AutosError
 from service.core.log import configure_logging
 from service.core.settings import Settings
 from worker.main import run_worker
@@ -16,7 +16,7 @@ def main() -> int:
     configure_logging(settings)
     try:
         uvloop.run(run_worker(settings))
-    except (DatabaseUnavailableError, SchemaError) as error:
+    except AutosError as error:
         sys.stderr.write(f"autos worker: {error}\n")
         return 1
     return 0

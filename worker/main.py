@@ -26,6 +26,7 @@ from service.core.queue import (
 )
 from service.core.settings import Settings
 from worker.context import Context, open_context, wait_for
+from worker.janitor import Janitor
 from worker.sweep import Sweep
 from worker.tasks.deliver import deliver
 from worker.tasks.fetch_process import fetch_process
@@ -93,7 +94,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[list[asyncio.Task[Non
             _worker(context, DELIVER, deliver, DELIVERIES_QUEUE, settings.deliveries_per_worker),
         ]
         loops = [asyncio.create_task(worker.poll_until(context.stopping)) for worker in workers]
-        loops.append(asyncio.create_task(Sweep(context).run()))
+        loops += [asyncio.create_task(run()) for run in (Sweep(context).run, Janitor(context).run)]
         log.info("worker %s ready", context.worker_id)
         try:
             yield loops

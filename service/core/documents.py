@@ -196,6 +196,43 @@ async def count(conn: Connection, number: str) -> Counts:
     return Counts(**row) if row is not None else Counts(0, 0, 0, 0, 0)
 
 
+async def is_whole(conn: Connection, number: str) -> bool:
+    """Whether no document of the process is known to be missing."""
+    lost = await conn.fetchval(
+        "select exists (select from documents where process_number = $1 and status = 'failed')", number
+    )
+    return not lost
+
+
+async def list_object_keys(conn: Connection, *, after: str, until: str | None) -> list[str]:
+    """Return the keys of all available documents between two keys, in the order in which S3 lists keys.
+
+    Args:
+        after: not included.
+        until: included; without an end when None.
+    """
+    rows = await conn.fetch(
+        """select object_key from documents
+           where object_key > $1 and ($2::text is null or object_key <= $2) order by object_key""",
+        after,
+        until,
+    )
+    return [row["object_key"] for row in rows]
+
+
+async def mark_missing(conn: Connection, object_key: str) -> bool:
+    """available → failed, since the object is gone; False when the document has another one by now."""
+    done = await conn.fetchval(
+        """update documents
+           set status = 'failed', object_key = null, size_bytes = null, sha256 = null, media_type = null,
+               error_code = 'object_missing', error_message = 'the stored file was found missing',
+               updated_at = now()
+           where object_key = $1 and status = 'available' returning id""",
+        object_key,
+    )
+    return done is not None
+
+
 async def mark_started(conn: Connection, document_ids: Sequence[UUID]) -> None:
     """pending → processing; the caller holds the job."""
     await conn.execute(

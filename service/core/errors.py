@@ -57,6 +57,10 @@ class SchemaError(AutosError):
     """The database holds no schema, or one that this version does not know."""
 
 
+class EvictingRedisError(AutosError):
+    """Redis is set to throw away keys when its memory is full."""
+
+
 class StorageUnavailableError(AutosError):
     """S3 did not take or give an object; trying again can help."""
 

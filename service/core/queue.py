@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from service.core.errors import EvictingRedisError
 from service.core.settings import Settings
 
 FETCH_PROCESS = "fetch_process"
@@ -57,6 +58,28 @@ class Queue:
             if not await self.ring_delivery(delivery_id, 0):
                 return
 
+    async def refuse_eviction(self) -> None:
+        """Look at what Redis does when its memory is full; one that is away is not asked again.
+
+        Raises:
+            EvictingRedisError: it throws away keys, rings and the portal's shared limit among them.
+        """
+        try:
+            async with asyncio.timeout(_RING_TIMEOUT_S):
+                # Not CONFIG GET, which hosted servers forbid.
+                memory = await self.redis.info("memory")
+        except REDIS_ERRORS as error:
+            log.warning("redis was not asked for its memory policy: %s", type(error).__name__)
+            return
+        policy = str(memory.get("maxmemory_policy", "noeviction"))
+        if policy.startswith("allkeys"):
+            raise EvictingRedisError(
+                f"Redis has maxmemory-policy {policy}, which throws away waiting jobs when memory is full: "
+                "set it to noeviction"
+            )
+        if policy != "noeviction":
+            log.warning("redis has maxmemory-policy %s; noeviction is what Autos wants", policy)
+
     async def room(self, queue: str) -> int:
         """Return how many more rings it is worth to have waiting in a queue; 0 also when Redis is away."""
         try:
@@ -87,7 +110,11 @@ class Queue:
 
 @asynccontextmanager
 async def open_queue(settings: Settings) -> AsyncIterator[Queue]:
-    """Open the pool of Redis connections; Redis itself may be away."""
+    """Open the pool of Redis connections; Redis itself may be away.
+
+    Raises:
+        EvictingRedisError: it must not be used as it is set up.
+    """
     pool: ConnectionPool = ConnectionPool.from_url(
         settings.redis_url.get_secret_value(),
         socket_connect_timeout=1,
@@ -96,8 +123,10 @@ async def open_queue(settings: Settings) -> AsyncIterator[Queue]:
         retry=Retry(NoBackoff(), 1),
     )
     redis = ArqRedis(pool, job_serializer=serialize, job_deserializer=orjson.loads)
+    queue = Queue(redis)
     try:
-        yield Queue(redis)
+        await queue.refuse_eviction()
+        yield queue
     finally:
         await redis.aclose()
         await pool.disconnect()

@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     max_crashes: PositiveInt = 3
     """A job whose worker died this often is given up as `worker_crashed`."""
     sweep_interval_s: PositiveFloat = 1.0
+    janitor_interval_s: Annotated[float, Field(ge=60)] = 21_600.0
+    """How often one of all workers compares S3 with the database."""
     drain_s: PositiveFloat = 20.0
     """How long a stopping process lets running work finish before it hands it back."""
 

@@ -6,19 +6,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import ClientError
 
 from service.core.errors import BadContentError, RefusedError, StorageUnavailableError
 from service.core.multipart import ByteBudget, Part, open_upload, part_sizes, read_parts
 from service.core.presign import presign_get
-from service.core.s3_client import PATIENCE, Patience, Signer, calling, open_client, open_signer
+from service.core.s3_client import PATIENCE, Patience, Signer, calling, error_code, open_client, open_signer
 from service.core.settings import Settings
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
     from types_aiobotocore_s3.literals import BucketLocationConstraintType
+    from types_aiobotocore_s3.type_defs import ListMultipartUploadsOutputTypeDef
 
 _DEFAULT_REGION = "us-east-1"
 
@@ -30,6 +31,23 @@ class StoredObject:
     key: str
     size_bytes: int
     sha256: bytes
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object as S3 lists it."""
+
+    key: str
+    modified_at: datetime
+
+
+@dataclass(frozen=True)
+class ListedUpload:
+    """A multipart upload that has begun and not ended."""
+
+    key: str
+    initiated_at: datetime
+    upload_id: str
 
 
 @asynccontextmanager
@@ -138,6 +156,50 @@ class Storage:
         """Remove the object; one that is not there is no error."""
         async with calling("delete_object", within_s=self._patience.call_s):
             await self._s3.delete_object(Bucket=self._bucket, Key=key)
+
+    async def list_objects(self, prefix: str) -> AsyncIterator[list[Listed]]:
+        """Yield the objects below a prefix, a page at a time, in the order of their keys."""
+        more: dict[str, str] = {}
+        while True:
+            async with calling("list_objects_v2", within_s=self._patience.call_s):
+                page = await self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more)  # type: ignore[arg-type]
+            yield [Listed(one["Key"], one["LastModified"]) for one in page.get("Contents", ())]
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    async def list_uploads(self, prefix: str) -> AsyncIterator[list[ListedUpload]]:
+        """Yield the multipart uploads below a prefix that are neither completed nor aborted, by the page."""
+        more: dict[str, str] = {}
+        while True:
+            page = await self._page_of_uploads(Bucket=self._bucket, Prefix=prefix, **more)
+            yield [
+                ListedUpload(one["Key"], one["Initiated"], one["UploadId"]) for one in page.get("Uploads", ())
+            ]
+            if not page.get("IsTruncated"):
+                return
+            more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    async def _page_of_uploads(self, **request: Any) -> "ListMultipartUploadsOutputTypeDef | dict[str, Any]":
+        try:
+            async with calling("list_multipart_uploads", within_s=self._patience.call_s):
+                return await self._s3.list_multipart_uploads(**request)
+        except StorageUnavailableError as error:
+            # What some stores (rclone's among them) answer when there are none.
+            if isinstance(error.__cause__, ClientError) and error_code(error.__cause__) == "NoSuchUpload":
+                return {}
+            raise
+
+    async def abort_upload(self, upload: ListedUpload) -> None:
+        """Remove an unfinished upload; one that is not there is no error."""
+        try:
+            async with calling("abort_multipart_upload", within_s=self._patience.call_s):
+                await self._s3.abort_multipart_upload(
+                    Bucket=self._bucket, Key=upload.key, UploadId=upload.upload_id
+                )
+        except StorageUnavailableError as error:
+            if not _is_missing(error):
+                raise
 
     async def check(self) -> None:
         """Ask S3 for our bucket, within two seconds."""

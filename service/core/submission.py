@@ -50,7 +50,8 @@ async def submit(
         await subscriptions.add(conn, active.id, client_id, webhook_url)
         return Submission(active, Outcome.JOINED, [])
     latest = await jobs.latest(conn, number)
-    if latest and not force_refresh and _is_fresh(process, latest, settings):
+    is_fresh = latest and _is_fresh(process, latest, settings) and await documents.is_whole(conn, number)
+    if latest and is_fresh and not force_refresh:
         return await _use_what_is_there(conn, latest, client_id, webhook_url)
     job = await jobs.create(conn, number, deadline_s=settings.job_deadline_s)
     await subscriptions.add(conn, job.id, client_id, webhook_url)

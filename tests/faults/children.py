@@ -48,6 +48,27 @@ async def open_worker_process(settings: Settings) -> AsyncIterator[asyncio.subpr
             await process.wait()
 
 
+async def run_to_end(settings: Settings, program: str, *, timeout_s: float = 30) -> tuple[int, str]:
+    """Run `python -m` a program that ends by itself; return its exit status and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        program,
+        env=environment(settings),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return await process.wait(), said.decode()
+
+
 def peak_memory_bytes(process: asyncio.subprocess.Process) -> int:
     """Return the most memory the living process ever had resident (Linux: VmHWM)."""
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():

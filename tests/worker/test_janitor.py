@@ -1,0 +1,142 @@
+"""The janitor removes what no row knows, marks what S3 has lost, and touches nothing else."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import aioboto3
+import pytest
+
+from service.core import chores
+from service.core.settings import Settings
+from service.sandbox.cases import Special, special_number
+from tests.conftest import MakeSettings
+from tests.world import Caller, World
+from worker.context import Context, open_context
+from worker.janitor import Janitor
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3.client import S3Client
+
+CASE = "1003579-22.2025.8.26.0564"
+NOW = timedelta(0)
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def context(world: World) -> AsyncIterator[Context]:
+    async with open_context(world.settings) as opened:
+        yield opened
+
+
+async def _fetched(world: World, number: str = CASE) -> Caller:
+    caller = await world.caller()
+    await caller.get(f"/processes/{number}")
+    assert (await caller.wait_until_final(number))["status"] == "completed"
+    return caller
+
+
+async def _clean(context: Context, min_age: timedelta = NOW) -> set[str]:
+    """Clean, and return what is in the bucket afterwards."""
+    await Janitor(context, min_age=min_age).clean()
+    return {one.key async for page in context.storage.list_objects("") for one in page}
+
+
+async def _put(context: Context, *keys: str) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    for key in keys:
+        await context.storage.store(key, chunks(), media_type="text/html", expected_bytes=None, max_bytes=100)
+
+
+async def _known(context: Context) -> set[str]:
+    async with context.db.connection() as conn:
+        rows = await conn.fetch("select object_key from documents where object_key is not null")
+    return {row["object_key"] for row in rows}
+
+
+async def test_objects_without_a_row_go_and_all_others_stay(world: World, context: Context) -> None:
+    """Over more objects than S3 lists on one page."""
+    await _fetched(world, special_number(Special.THOUSAND))
+    known = await _known(context)
+    # Before, between and after the known ones, and beside our prefix.
+    strangers = ["processes/0/a/b.pdf", min(known) + "x", max(known) + "x", "processes/9/a/b.pdf"]
+    foreign = ["backup/processes/1.pdf", "processesX/1.pdf"]
+    await _put(context, *strangers, *foreign)
+    left = await _clean(context)
+    assert left == known | set(foreign)
+    for key in foreign:
+        await context.storage.delete(key)
+
+
+async def test_what_is_younger_than_a_day_is_left_alone(world: World, context: Context) -> None:
+    """A run that is under way has objects whose rows are not written yet."""
+    await _put(context, "processes/0/young/b.pdf")
+    assert "processes/0/young/b.pdf" in await _clean(context, min_age=timedelta(days=1))
+    assert "processes/0/young/b.pdf" not in await _clean(context)
+
+
+async def test_old_uploads_are_aborted_and_young_or_foreign_ones_are_not(
+    world: World, context: Context, settings: Settings
+) -> None:
+    async with _s3(settings) as s3:
+        for key in ("processes/0/big/b.pdf", "other/big.pdf"):
+            await s3.create_multipart_upload(Bucket=settings.bucket, Key=key)
+        await _clean(context, min_age=timedelta(days=1))
+        assert await _uploads(context) == {"processes/0/big/b.pdf", "other/big.pdf"}
+        await _clean(context)
+        assert await _uploads(context) == {"other/big.pdf"}
+        await Janitor(context, min_age=NOW).abort_old_uploads("other/")
+
+
+async def test_a_document_whose_object_is_gone_is_fetched_again_by_the_next_job(
+    world: World, context: Context
+) -> None:
+    caller = await _fetched(world)
+    lost = sorted(await _known(context))[3]
+    await context.storage.delete(lost)
+    await _clean(context)
+    files = (await caller.get(f"/processes/{CASE}/files")).json["documents"]
+    assert [one["error_code"] for one in files if one["status"] == "failed"] == ["object_missing"]
+    assert world.portal.binaries.total() == 26
+    # Complete and fresh a moment ago: the loss alone is why a new job begins.
+    await caller.get(f"/processes/{CASE}")
+    assert (await caller.wait_until_final(CASE))["completed_documents"] == 26
+    assert world.portal.binaries.total() == 27
+    assert len(await _known(context)) == 26
+
+
+async def test_an_empty_bucket_is_taken_for_the_wrong_one(
+    world: World, context: Context, make_settings: MakeSettings
+) -> None:
+    await _fetched(world)
+    wrong = world.settings.model_copy(update={"bucket": "autos-wrong"})
+    async with open_context(wrong) as astray:
+        await astray.storage.ensure_bucket()
+        await Janitor(astray, min_age=NOW).clean()
+    assert len(await _known(context)) == 26
+
+
+async def test_one_of_all_workers_cleans_when_it_is_due(context: Context) -> None:
+    async with context.db.connection() as conn:
+        await conn.execute("update chores set due_at = now()")
+        assert [await chores.claim(conn, "janitor", again_s=60) for _ in range(3)] == [True, False, False]
+        await conn.execute("update chores set due_at = now() - interval '1 s'")
+        assert await chores.claim(conn, "janitor", again_s=60)
+
+
+async def _uploads(context: Context) -> set[str]:
+    return {one.key async for page in context.storage.list_uploads("") for one in page}
+
+
+def _s3(settings: Settings) -> AbstractAsyncContextManager["S3Client"]:
+    assert settings.aws_secret_access_key
+    return aioboto3.Session().client(
+        "s3",
+        endpoint_url=settings.s3_endpoint_url,
+        aws_access_key_id=settings.aws_access_key_id,
+        aws_secret_access_key=settings.aws_secret_access_key.get_secret_value(),
+        region_name=settings.aws_region,
+    )

@@ -1,0 +1,110 @@
+"""The janitor: removes from S3 what no row knows, and tells the rows what S3 has lost.
+
+What killed or abandoned runs leave behind is found here and nowhere else. Nothing younger than a day is
+touched: by then no run that might still write its row can hold its lease.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+from service.core import chores, documents
+from service.core.errors import DatabaseUnavailableError, StorageUnavailableError
+from service.core.storage import Listed
+from worker.context import Context, wait_for
+
+PREFIX = "processes/"
+_MIN_AGE = timedelta(days=1)
+_LOOK_EVERY_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class Janitor:
+    """One pass every `janitor_interval_s` over all workers.
+
+    Args:
+        min_age: of what may be removed; for tests only.
+    """
+
+    def __init__(self, context: Context, *, min_age: timedelta = _MIN_AGE) -> None:
+        self._context = context
+        self._min_age = min_age
+
+    async def run(self) -> None:
+        """Clean when it is due, until the worker stops; a pass that fails is tried again at the next."""
+        while not self._context.stopping.is_set():
+            try:
+                if await self._is_due():
+                    await self.clean()
+            except (DatabaseUnavailableError, StorageUnavailableError) as error:
+                log.warning("janitor: %s", error)
+            except Exception:
+                # A defect here must not end the worker, which has better things to do.
+                log.exception("janitor")
+            await wait_for(self._context.stopping, _LOOK_EVERY_S)
+
+    async def _is_due(self) -> bool:
+        async with self._context.db.connection() as conn:
+            return await chores.claim(conn, "janitor", again_s=self._context.settings.janitor_interval_s)
+
+    async def clean(self) -> None:
+        """Abort old uploads, remove objects without a row, and mark rows without an object."""
+        removed, lost = 0, 0
+        async for listed, known in self._compare():
+            if known and not listed:
+                log.error("janitor: S3 lists nothing for %d documents: is this the right bucket?", len(known))
+                return
+            removed += await self._remove_unknown(listed, known)
+            lost += await self._mark_lost(listed, known)
+        uploads = await self.abort_old_uploads()
+        log.info("janitor: %d uploads aborted, %d objects removed, %d found missing", uploads, removed, lost)
+
+    async def abort_old_uploads(self, prefix: str = PREFIX) -> int:
+        """Abort what nobody completes any more; return how many there were."""
+        aborted = 0
+        async for page in self._context.storage.list_uploads(prefix):
+            for upload in page:
+                if self._is_old(upload.initiated_at):
+                    await self._context.storage.abort_upload(upload)
+                    aborted += 1
+        return aborted
+
+    async def _compare(self) -> AsyncIterator[tuple[list[Listed], set[str]]]:
+        """Yield each page of objects with the keys that rows have in the same stretch.
+
+        The rows are read after the page: a document stored in between is no loss.
+        """
+        after = PREFIX
+        pages = self._context.storage.list_objects(PREFIX)
+        page = await anext(pages, None)
+        while page is not None:
+            following = await anext(pages, None)
+            until = page[-1].key if following is not None and page else None
+            async with self._context.db.connection() as conn:
+                known = await documents.list_object_keys(conn, after=after, until=until)
+            yield page, set(known)
+            after = until or after
+            page = following
+
+    async def _remove_unknown(self, listed: list[Listed], known: set[str]) -> int:
+        removed = 0
+        for one in listed:
+            if one.key in known or not self._is_old(one.modified_at):
+                continue
+            await self._context.storage.delete(one.key)
+            removed += 1
+        return removed
+
+    async def _mark_lost(self, listed: list[Listed], known: set[str]) -> int:
+        lost = 0
+        for key in sorted(known - {one.key for one in listed}):
+            # Asked once more: it may have been stored after its page was listed.
+            if await self._context.storage.exists(key):
+                continue
+            async with self._context.db.connection() as conn:
+                lost += await documents.mark_missing(conn, key)
+        return lost
+
+    def _is_old(self, at: datetime) -> bool:
+        return datetime.now(UTC) - at >= self._min_age
