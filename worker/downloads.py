@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from service.core.crash_points import crash_point
 from service.core.documents import Document, Missed, Stored
 from service.core.errors import (
     CodexFailureError,
@@ -135,6 +136,7 @@ class Downloads:
                 max_bytes=context.settings.max_document_bytes,
                 on_bytes=lambda size: self._ledger.received(document, size),
             )
+        crash_point("document.stored")
         await context.portal_limit.succeeded()
         return Stored(
             document.id, stream.media_type, stored.size_bytes, stored.sha256, stored.key, datetime.now(UTC)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 from service.core import chores, documents
+from service.core.crash_points import crash_point
 from service.core.errors import DatabaseUnavailableError, StorageUnavailableError
 from service.core.storage import Listed
 from worker.context import Context, wait_for
@@ -93,6 +94,7 @@ class Janitor:
             if one.key in known or not self._is_old(one.modified_at):
                 continue
             await self._context.storage.delete(one.key)
+            crash_point("janitor.removed")
             removed += 1
         return removed
 

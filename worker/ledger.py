@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from service.core import documents, jobs
+from service.core.crash_points import crash_point
 from service.core.db import Connection, Database
 from service.core.documents import Document, Missed, Stored
 from service.core.errors import DatabaseUnavailableError, LeaseLostError
@@ -61,6 +62,7 @@ class Ledger:
 
     def received(self, document: Document, size: int) -> None:
         """Note bytes of a document in flight; they are written with the next heartbeat."""
+        crash_point("document.received")
         self.downloaded_bytes += size
         done, expected = self._in_flight.get(document.id, (0, 0))
         self._in_flight[document.id] = (done + size, expected)
@@ -139,6 +141,7 @@ class Ledger:
                         conn, self._job, lease_s=self._lease_s, downloaded_bytes=self.downloaded_bytes
                     )
             self._lease_ends = begun + self._lease_s
+            crash_point("progress.written")
             self._forget()
 
     async def _write_with_counts(self, conn: Connection) -> None:

@@ -128,7 +128,8 @@ async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
 
 
 def _worker(context: Context, name: str, task: Task, queue: str, max_jobs: int) -> Worker:
-    async def run(ctx: dict[Any, Any], *args: Any, **_: Any) -> None:  # noqa: ARG001  # arq's shape
+    async def run(ctx: dict[Any, Any], *args: Any, **_: Any) -> None:
+        await context.queue.heard(queue, ctx["job_id"])
         await task(context, UUID(args[0]))
 
     # The row's lease, not arq, says when a run is dead; arq's own limit is only a last resort.

@@ -5,12 +5,13 @@ import time
 from uuid import UUID
 
 from service.core import deliveries, documents, jobs
+from service.core.crash_points import crash_point
 from service.core.errors import DatabaseUnavailableError
 from service.core.queue import DELIVERIES_QUEUE, JOBS_QUEUE
 from service.core.settlement import Reason, settle
 from worker.context import Context, wait_for
 
-_RING_AGAIN_S = 30.0
+_RING_AGAIN_S = 15.0
 _CRASHED = Reason("worker_crashed", "the worker died on this job too often")
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ class Sweep:
         async with self._context.db.connection() as conn:
             due_jobs = await jobs.list_to_ring(conn, again_s=_RING_AGAIN_S, limit=for_jobs)
             due_deliveries = await deliveries.list_to_ring(conn, again_s=_RING_AGAIN_S, limit=for_deliveries)
+        if due_jobs:
+            crash_point("sweep.listed")
         for job_id, fence in due_jobs:
             if not await self._context.queue.ring_job(job_id, fence):
                 return
@@ -87,4 +90,5 @@ class Sweep:
                 await documents.hand_back(conn, job.process_number)
                 counts = await documents.count(conn, job.process_number)
                 await jobs.hand_back(conn, job, counts)
+        crash_point("sweep.freed")
         await self._context.queue.ring_deliveries(delivery_ids)

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 from botocore.exceptions import ClientError
 
+from service.core.crash_points import crash_point
 from service.core.errors import StorageUnavailableError
 from service.core.s3_client import Patience, calling, error_code
 from service.core.structured import finish, one_error_group
@@ -237,6 +238,7 @@ class Upload:
                 Body=part.as_body(),
                 ChecksumCRC32=crc32,
             )
+        crash_point("upload.part_sent")
         return {"PartNumber": number, "ETag": answer.get("ETag", ""), "ChecksumCRC32": crc32}
 
     async def complete(self) -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import orjson
 from arq.connections import ArqRedis
+from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -30,6 +31,8 @@ REDIS_ERRORS = (RedisError, OSError, TimeoutError)
 """Everything that a Redis which is away, silent or full can raise."""
 
 _RING_TIMEOUT_S = 1.5
+# What arq keeps of a ring beside its place in the queue.
+_ARQ_PREFIXES = (job_key_prefix, in_progress_key_prefix, retry_key_prefix)
 # A ring that was lost between Redis and a claim may be repeated under a new id after this long.
 _RING_BUCKET_S = 60
 # Enough to keep many workers busy between two sweeps; all else waits in PostgreSQL.
@@ -57,6 +60,21 @@ class Queue:
         for delivery_id in delivery_ids:
             if not await self.ring_delivery(delivery_id, 0):
                 return
+
+    async def heard(self, queue: str, ring_id: str) -> None:
+        """Take a ring off its queue as soon as its task has begun.
+
+        PostgreSQL knows from here on whether there is work. arq alone would take it off at the task's end: a
+        ring whose worker was killed would stay for hours, count as waiting, and keep the next one away.
+        """
+        try:
+            async with asyncio.timeout(_RING_TIMEOUT_S):
+                async with self.redis.pipeline(transaction=True) as pipe:
+                    pipe.zrem(queue, ring_id)
+                    pipe.delete(*(prefix + ring_id for prefix in _ARQ_PREFIXES))
+                    await pipe.execute()
+        except REDIS_ERRORS as error:
+            log.warning("redis kept a ring: %s", type(error).__name__)
 
     async def refuse_eviction(self) -> None:
         """Look at what Redis does when its memory is full; one that is away is not asked again.

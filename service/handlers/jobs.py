@@ -6,6 +6,7 @@ from aiohttp import web
 
 from service import answers
 from service.core import cnj, documents, jobs, settlement, submission, subscriptions
+from service.core.crash_points import crash_point
 from service.core.errors import NotFoundError
 from service.core.jobs import Job
 from service.core.outbound import OutboundPolicy, parse_destination
@@ -43,6 +44,7 @@ async def cancel_job(request: web.Request) -> web.Response:
     async with app[DATABASE].transaction() as conn:
         delivery_ids = await settlement.cancel(conn, job_id, request[CLIENT].id)
         job = await jobs.get_for_client(conn, job_id, request[CLIENT].id)
+    crash_point("job.cancelled")
     await app[QUEUE].ring_deliveries(delivery_ids)
     return await show_status(request, job)
 
@@ -75,15 +77,18 @@ async def submit(
             force_refresh=force_refresh,
             settings=app[SETTINGS],
         )
+        crash_point("submission.written")
     await _ring(request, submitted)
     return submitted
 
 
 async def _ring(request: web.Request, submitted: Submission) -> None:
+    crash_point("submission.committed")
     queue = request.app[QUEUE]
     if submitted.outcome is Outcome.CREATED:
         await queue.ring_job(submitted.job.id, submitted.job.fence)
     await queue.ring_deliveries(submitted.delivery_ids)
+    crash_point("submission.rung")
 
 
 async def _show_submission(request: web.Request, submitted: Submission) -> web.Response:

@@ -46,6 +46,7 @@ class Special(IntEnum):
     GROWING = 9_000_014
     FIREWALL = 9_000_015
     HANGING = 9_000_016
+    LARGE = 9_000_017
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ SPECIAL_CASES: dict[int, SpecialCase] = {
     Special.GROWING: SpecialCase("Each look at the process finds 2 documents more (4 at first)", 4),
     Special.FIREWALL: SpecialCase("The gateway's firewall rejects every request", 0),
     Special.HANGING: SpecialCase("The portal never answers for the process", 0),
+    Special.LARGE: SpecialCase("3 documents, one of them of exactly 24 MiB", 3),
 }
 
 # A number that people know by heart keeps the size of its file.
@@ -266,6 +268,8 @@ def _size(digits: str, position: int, seeded: random.Random) -> int:
         return seeded.randint(40_000, 80_000)
     if special == Special.HUGE and position == 0:
         return _GIB
+    if special == Special.LARGE and position == 0:
+        return 24 * 1024 * 1024
     if position == 1:
         return len(_TINY_HTML)
     if special == Special.THOUSAND:

@@ -5,6 +5,7 @@ import random
 from uuid import UUID
 
 from service.core import deliveries, documents, events
+from service.core.crash_points import crash_point
 from service.core.deliveries import Claimed, Round
 from service.core.sending import QUICK_TRIES, Try, send
 from service.core.settings import Settings
@@ -30,6 +31,7 @@ async def deliver(context: Context, delivery_id: UUID) -> None:
             return
         ids = [UUID(item["id"]) for item in claimed.payload.get("documents", ())]
         object_keys = await documents.object_keys(conn, ids)
+    crash_point("delivery.claimed")
     body = events.body(
         claimed.payload,
         object_keys,
@@ -50,9 +52,11 @@ async def deliver(context: Context, delivery_id: UUID) -> None:
         async with context.db.connection() as conn:
             await deliveries.put_back(conn, claimed, delay_s=random.uniform(*_NEXT_TURN_S))  # noqa: S311
         return
+    crash_point("delivery.sent")
     ended = judge(claimed, last, requests, settings)
     async with context.db.connection() as conn:
         is_ours = await deliveries.record_round(conn, claimed, ended)
+    crash_point("delivery.noted")
     log.info(
         "delivery %s (%s): %s after %d requests%s",
         claimed.id,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from service.core import documents, jobs, processes
+from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.documents import Document
 from service.core.errors import (
@@ -40,16 +41,19 @@ log = logging.getLogger(__name__)
 async def fetch_process(context: Context, job_id: UUID) -> None:
     """Claim the job, run it, and settle it or hand it back; nothing when it is not ours to take."""
     settings = context.settings
+    crash_point("job.heard")
     async with context.db.connection() as conn:
         job = await jobs.claim(conn, job_id, worker_id=context.worker_id, lease_s=settings.lease_s)
     if job is None:
         return
+    crash_point("job.claimed")
     ledger = Ledger(context.db, job, settings)
     delivery_ids: list[UUID] = []
     try:
         delivery_ids = await _run_as_owner(context, job, ledger)
     except* LeaseLostError:
         log.warning("job %s is no longer ours", job.id)
+    crash_point("job.settled")
     await context.queue.ring_deliveries(delivery_ids)
 
 
@@ -94,7 +98,9 @@ async def _run(context: Context, job: Job, ledger: Ledger) -> End:
     except PortalError as error:
         return _settle(job, ledger, error=_reason(error))
     downloads = Downloads(context, job, ledger)
-    await downloads.run(await ledger.while_leased(lambda: _record_list(context, job, record)))
+    pending = await ledger.while_leased(lambda: _record_list(context, job, record))
+    crash_point("job.listed")
+    await downloads.run(pending)
     if downloads.pause:
         return _wait_for_portal(context, job, downloads.pause)
     if downloads.is_cut_short:
@@ -132,9 +138,11 @@ async def _record_list(context: Context, job: Job, record: ProcessRecord) -> lis
 
 def _settle(job: Job, ledger: Ledger, *, error: Reason | None = None, left_over: Reason = NOT_FETCHED) -> End:
     async def end(conn: Connection) -> list[UUID]:
-        return await settle(
+        delivery_ids = await settle(
             conn, job, error=error, left_over=left_over, downloaded_bytes=ledger.downloaded_bytes
         )
+        crash_point("job.settling")
+        return delivery_ids
 
     return end
 

@@ -1,0 +1,144 @@
+"""A TCP proxy that a test makes misbehave: what stands between us and every server."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from enum import Enum
+
+_CHUNK_BYTES = 64 * 1024
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Mood(Enum):
+    """How the proxy treats connections, those that are open included."""
+
+    THROUGH = "through"
+    REFUSED = "refused"  # nobody listens; what was open is reset
+    SILENT = "silent"  # connections are taken and kept, and not a byte passes
+    DEAF = "deaf"  # what is asked arrives, and every answer is lost
+    CANNED = "canned"  # every connection gets the same answer, whatever it asks
+
+
+class FaultProxy:
+    """Forwards a port of 127.0.0.1 to another, as its mood allows.
+
+    Attributes:
+        port: stays the same in every mood.
+        target: the port behind it; may be changed when a server was started anew.
+        canned: what is answered in that mood.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = 0
+        self.canned = b""
+        self._mood = Mood.THROUGH
+        self._through = asyncio.Event()
+        self._through.set()
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def set_mood(self, mood: Mood) -> None:
+        """Change how connections are treated, from the next byte on."""
+        self._mood = mood
+        if mood is Mood.SILENT:
+            self._through.clear()
+        else:
+            self._through.set()
+        if mood is Mood.REFUSED:
+            await self._close_server()
+            self.reset()
+        elif self._server is None:
+            await self._listen()
+
+    def reset(self) -> None:
+        """Cut every connection, on both sides, with an RST."""
+        for writer in self._writers:
+            _reset(writer)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _close_server(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._writers.add(writer)
+        try:
+            if self._mood is Mood.CANNED:
+                await self._answer_canned(reader, writer)
+            else:
+                await self._forward(reader, writer)
+        except OSError:
+            _reset(writer)
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _answer_canned(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(_CHUNK_BYTES)
+        writer.write(self.canned)
+        await writer.drain()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._through.wait()
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        self._writers.add(there_writer)
+        try:
+            await asyncio.gather(
+                self._pump(reader, there_writer, is_answer=False),
+                self._pump(there_reader, writer, is_answer=True),
+            )
+        finally:
+            self._writers.discard(there_writer)
+            there_writer.close()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool
+    ) -> None:
+        while data := await reader.read(_CHUNK_BYTES):
+            await self._through.wait()
+            if is_answer and self._mood is Mood.DEAF:
+                _reset(writer)
+                return
+            writer.write(data)
+            await writer.drain()
+        with suppress(OSError):
+            writer.write_eof()
+
+    async def close(self) -> None:
+        """Cut everything and listen no more."""
+        await self._close_server()
+        self._through.set()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    connection = writer.get_extra_info("socket")
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    writer.transport.abort()
+
+
+@asynccontextmanager
+async def open_proxy(target: int) -> AsyncIterator[FaultProxy]:
+    """Open a proxy to a port of 127.0.0.1, on a free port."""
+    proxy = FaultProxy(target)
+    await proxy.set_mood(Mood.THROUGH)
+    try:
+        yield proxy
+    finally:
+        await proxy.close()
