@@ -23,7 +23,7 @@ READ_TIMEOUT_S = 10.0
 
 _CONNECT_TIMEOUT_S = 5.0
 _MOST_ANSWER_BYTES = 64 * 1024
-_REFUSALS = frozenset({"invalid_grant", "invalid_client", "unauthorized_client"})
+_REFUSALS = ("invalid_grant", "invalid_client", "unauthorized_client")
 # What may stand behind "Bearer" (RFC 6750 §2.1), and what a refresh token is made of (RFC 6749 §A.17).
 _ACCESS_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,16384}=*")
 _REFRESH_TOKEN = re.compile(r"[\x20-\x7e]{1,16384}")
