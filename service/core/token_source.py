@@ -53,7 +53,7 @@ class FixedToken:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A token as this process knows it; the instants are of the monotonic clock."""
+    """A token as this process knows it, shown nowhere; the instants are of the monotonic clock."""
 
     token: str = field(repr=False)
     fresh_until: float
@@ -71,7 +71,7 @@ class RenewedToken:
         self._sign_on = sign_on
         self._key = credential.sha256
         self._held = _NOTHING
-        self._renewal: asyncio.Task[str] | None = None
+        self._renewal: asyncio.Task[_Held] | None = None
         self._closing = asyncio.Event()
 
     async def bearer(self) -> str:
@@ -84,7 +84,7 @@ class RenewedToken:
         if time.monotonic() < self._held.fresh_until:
             return self._held.token
         try:
-            return await asyncio.shield(self._the_one_renewal())
+            return (await asyncio.shield(self._the_one_renewal())).token
         except PortalUnauthorizedError:
             if time.monotonic() < self._held.valid_until:
                 return self._held.token
@@ -103,7 +103,7 @@ class RenewedToken:
             self._held = _NOTHING
         return is_another
 
-    def _the_one_renewal(self) -> "asyncio.Task[str]":
+    def _the_one_renewal(self) -> "asyncio.Task[_Held]":
         # A task of its own: a caller that is cancelled must not take the answer, which may hold the only
         # valid refresh token, with it.
         if self._renewal is None or self._renewal.done():
@@ -111,7 +111,7 @@ class RenewedToken:
             self._renewal.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._renewal
 
-    async def _renew(self) -> str:
+    async def _renew(self) -> _Held:
         """Look at the row until it holds a fresh token; ask for one when nobody else does."""
         while (row := await self._look()).left_s <= RENEW_BEFORE_S:
             if row.is_claimed:
@@ -122,7 +122,7 @@ class RenewedToken:
                 raise SignOnError(row.last_error or "the last token ended before another may be asked for")
             elif claimed := await self._claim():
                 await self._ask(claimed)
-        return self._held.token
+        return self._held
 
     async def _look(self) -> PortalToken:
         begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""A sign-on server for tests: gives tokens as Keycloak does, rotates refresh tokens, fails as it is told to."""
+"""A sign-on server for tests: gives tokens as Keycloak does, and fails as it is told to."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
