@@ -22,6 +22,7 @@ from service.core.errors import (
     SignOnError,
 )
 from service.core.portal import Portal, open_portal
+from service.core.portal_tokens import Claimed
 from service.core.settings import Settings
 from service.core.sign_on import Credential
 from service.core.token_source import FixedToken, TokenSource, open_token_source
@@ -181,6 +182,32 @@ async def test_who_waits_for_another_process_holds_no_connection(
     assert len(sso.forms) == 1
 
 
+async def test_a_claim_that_is_taken_too_early_not_needed_or_in_vain_is_not_given(
+    db: Database, sso: Sso, make_settings: MakeSettings
+) -> None:
+    key = _key(sso.session(make_settings))
+    async with db.connection() as conn:
+
+        async def claim() -> Claimed | None:
+            return await portal_tokens.claim(conn, key, hold_s=60, pace_s=0)
+
+        first = await claim()
+        assert first is not None
+        assert await claim() is None
+        await portal_tokens.record_failure(conn, first, "failed", delay_s=60)
+        assert await claim() is None
+        await conn.execute("update portal_tokens set next_attempt_at = now()")
+        second = await claim()
+        assert second is not None
+        await portal_tokens.save(conn, second, access_token="a", lifetime_s=65, refresh_token=None)
+        assert await claim() is None
+        await conn.execute("update portal_tokens set expires_at = now() + interval '59 s'")
+        third = await claim()
+        assert third is not None
+        await portal_tokens.record_refusal(conn, third, "invalid_grant")
+        assert await claim() is None
+
+
 async def test_the_claim_of_a_worker_that_died_runs_out(
     db: Database, look: Look, sso: Sso, make_settings: MakeSettings
 ) -> None:
@@ -188,8 +215,7 @@ async def test_the_claim_of_a_worker_that_died_runs_out(
     key = _key(settings)
     async with db.connection() as conn:
         dead = await portal_tokens.claim(conn, key, hold_s=60, pace_s=0)
-        assert dead is not None
-        assert await portal_tokens.claim(conn, key, hold_s=60, pace_s=0) is None
+    assert dead is not None
     await look.execute("update portal_tokens set claimed_until = now() - interval '1 s'")
     async with open_token_source(settings, db) as source:
         assert await source.bearer() == sso.access_token
@@ -341,6 +367,23 @@ async def test_a_server_that_says_nothing_lets_everybody_wait_for_the_portal(
         with pytest.raises(PortalUnauthorizedError, match="did not answer in time") as failed:
             await source.bearer()
     assert failed.value.code == "upstream_auth"
+
+
+async def test_a_slow_sign_on_server_is_not_taken_for_a_slow_portal(
+    empty: None, sso: Sso, make_settings: MakeSettings
+) -> None:
+    """The portal's fault would cost the document an attempt."""
+
+    async def portal(request: web.Request) -> web.Response:
+        return _answer_process(sso, request)
+
+    sso.fault = hang
+    async with (
+        a_process(sso.session(make_settings), read_timeout_s=0.5) as source,
+        a_portal(source, portal, portal_read_timeout_s=0.05) as client,
+    ):
+        with pytest.raises(SignOnError, match="in time"):
+            await client.read_process(NUMBER)
 
 
 async def test_a_token_is_used_to_its_end_while_no_other_can_be_had(
