@@ -26,10 +26,12 @@ from service.core.portal_tokens import Claimed
 from service.core.settings import Settings
 from service.core.sign_on import Credential
 from service.core.token_source import FixedToken, TokenSource, open_token_source
-from service.sandbox.cases import process_object
+from service.sandbox.cases import Special, process_object, special_number
 from tests.conftest import MakeSettings
 from tests.core.s3_servers import Gate, hang, reset
 from tests.core.sso import CLIENT_SECRET, FIRST_REFRESH_TOKEN, HUSH, Sso, error, open_sso
+from tests.faults.children import open_worker_process
+from tests.world import open_world
 
 NUMBER = "10035792220258260564"
 UUID_ = UUID("9a87a518-93e8-5bb6-af38-59189fe6c8f8")
@@ -246,6 +248,24 @@ async def test_a_rotated_refresh_token_is_written_before_its_access_token_is_use
     ):
         await client.read_process(NUMBER)
     assert written == [True]
+
+
+async def test_a_worker_killed_at_its_first_use_of_a_token_leaves_the_rotated_refresh_token(
+    empty: None, look: Look, sso: Sso, make_settings: MakeSettings
+) -> None:
+    number = special_number(Special.HANGING)
+    async with open_world(sso.session(make_settings), with_worker=False) as world:
+        world.portal.token = "access.1.hush"
+        await (await world.caller()).get(f"/processes/{number}")
+        async with open_worker_process(world.settings) as worker, asyncio.timeout(30):
+            while not world.portal.processes:
+                await asyncio.sleep(0.02)
+            worker.kill()
+            await worker.wait()
+        await _age(look, left_s=-1)
+        async with a_process(world.settings) as source:
+            assert await source.bearer() == "access.2.hush"
+    assert [form["refresh_token"] for form in sso.forms] == [FIRST_REFRESH_TOKEN, "refresh.1.hush"]
 
 
 async def test_the_answer_is_kept_when_who_asked_for_it_is_cancelled(
