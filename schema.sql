@@ -243,6 +243,31 @@ create table chores (
 );
 insert into chores (name) values ('janitor');
 
+-- The portal's token -------------------------------------------------------------------------------
+
+-- One row for each credential that was ever configured; all workers share it.
+create table portal_tokens (
+    credential_sha256 bytea       primary key check (octet_length(credential_sha256) = 32),
+    access_token      text        check (access_token <> ''),
+    obtained_at       timestamptz,
+    expires_at        timestamptz,
+    rejected_at       timestamptz,                        -- when the portal refused access_token
+    refresh_token     text        check (refresh_token <> ''),  -- the only valid one, once there was a rotation
+    fence             bigint      not null default 0,     -- raised by every claim; guards every write
+    claimed_until     timestamptz,                        -- somebody is asking the sign-on server
+    next_attempt_at   timestamptz not null default now(),
+    last_error        text,
+    refused_at        timestamptz,                        -- the sign-on server will have none of it
+    refused_reason    text,
+
+    constraint token_is_whole check (
+        (access_token is null) = (obtained_at is null) and (access_token is null) = (expires_at is null)
+    ),
+    constraint only_a_token_is_rejected check (rejected_at is null or access_token is not null),
+    constraint refused_has_reason check ((refused_at is null) = (refused_reason is null)),
+    constraint refused_is_at_rest check (refused_at is null or claimed_until is null)
+);
+
 -- Guards -------------------------------------------------------------------------------------------
 
 create function guard_job() returns trigger

@@ -22,9 +22,9 @@ _KEEPALIVE_TIMEOUT_S = 75.0
 def main() -> int:
     """Run a command; return the process's exit status."""
     arguments = _parser().parse_args()
-    settings = Settings()
-    configure_logging(settings)
     try:
+        settings = Settings()
+        configure_logging(settings)
         uvloop.run(arguments.run(settings, arguments))
     except (AutosError, OSError, ValueError, asyncpg.PostgresError) as error:
         sys.stderr.write(f"autos: {error}\n")

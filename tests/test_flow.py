@@ -1,5 +1,6 @@
 """The main job, end to end: a caller names a process; its documents arrive, links work, webhooks come."""
 
+import asyncio
 import hashlib
 import json
 
@@ -9,6 +10,8 @@ from standardwebhooks import Webhook
 from service.core import signing
 from service.sandbox.cases import Special, expected_documents, special_number
 from tests.conftest import MakeSettings
+from tests.core.s3_servers import reset
+from tests.core.sso import open_sso
 from tests.receiver import Receiver
 from tests.world import World, open_world
 
@@ -198,3 +201,44 @@ async def test_the_same_flow_works_under_the_versioned_prefix(world: World) -> N
     assert job.json["status"] == "completed"
     again = await caller.post("/api/v1/jobs", json={"process_number": CASE})
     assert (again.status, again.json["job_id"]) == (200, created.json["job_id"])
+
+
+async def test_a_token_replaced_in_mid_job_costs_no_document_an_attempt(
+    empty: None, make_settings: MakeSettings
+) -> None:
+    number = special_number(Special.SLOW)
+    async with open_sso() as sso, open_world(sso.session(make_settings, downloads_per_job=2)) as world:
+        world.portal.token = "access.1.hush"
+        caller = await world.caller()
+        await caller.get(f"/processes/{number}")
+        async with asyncio.timeout(30):
+            while world.portal.binaries.total() < 2:
+                await asyncio.sleep(0.01)
+        async with world.db.connection() as conn:
+            # A token that is only some seconds old is not given up.
+            await conn.execute("update portal_tokens set obtained_at = now() - interval '1 h'")
+        world.portal.token = "access.2.hush"
+        final = await caller.wait_until_final(number)
+    assert (final["status"], final["completed_documents"]) == ("completed", 8)
+    assert {document["attempts"] for document in final["documents"]} == {1}
+    assert set(world.portal.binaries.values()) == {1}
+    assert len(sso.forms) == 2
+
+
+async def test_a_job_waits_for_a_sign_on_server_that_is_away_and_loses_nothing(
+    empty: None, make_settings: MakeSettings
+) -> None:
+    number = special_number(Special.EMPTY)
+    async with open_sso() as sso, open_world(sso.service(make_settings)) as world:
+        world.portal.token = "access.1.hush"
+        sso.fault = reset
+        caller = await world.caller()
+        await caller.get(f"/processes/{number}")
+        waiting = (await caller.get(f"/processes/{number}/status")).json
+        while waiting["waiting_reason"] is None and waiting["status"] != "failed":
+            waiting = (await caller.get(f"/processes/{number}/status")).json
+        assert waiting["waiting_reason"] == "upstream_auth"
+        sso.fault = None
+        async with world.db.connection() as conn:
+            await conn.execute("update portal_tokens set next_attempt_at = now()")
+        assert (await caller.wait_until_final(number))["status"] == "completed"

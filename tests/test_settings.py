@@ -91,13 +91,70 @@ def test_lists_are_written_with_commas(
 
 def test_no_secret_is_shown_by_printing_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
-    assert len(secrets) == 5
+    assert len(secrets) == 7
     for name in secrets:
         monkeypatch.setenv(_variable(name), "redis://user:hidden@example.com/")
+    # Two sources of the portal's token are one too many.
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    assert "hidden" not in str(refused.value)
+    monkeypatch.delenv("AUTOS_PORTAL_TOKEN")
+    monkeypatch.setenv("AUTOS_PORTAL_TOKEN_URL", "https://sso.example/token")
+    monkeypatch.setenv("AUTOS_PORTAL_CLIENT_ID", "autos")
     settings = Settings()
+    secrets.remove("portal_token")
     assert all(_plain(getattr(settings, name)).find("hidden") > 0 for name in secrets)
     for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
         assert "hidden" not in shown
+
+
+ONE = {"AUTOS_PORTAL_TOKEN_URL": "https://sso.example/token", "AUTOS_PORTAL_CLIENT_ID": "autos"}
+SECRET = {"AUTOS_PORTAL_CLIENT_SECRET": "s3cr3t"}
+FIRST = {"AUTOS_PORTAL_REFRESH_TOKEN": "r3fr3sh"}
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"AUTOS_PORTAL_TOKEN": "t"}, ONE | SECRET, ONE | FIRST, ONE | SECRET | FIRST]
+)
+def test_the_portals_token_has_one_source_or_none(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str]
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    Settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (ONE | SECRET | {"AUTOS_PORTAL_TOKEN": "t0k3n"}, "two sources"),
+        (FIRST | {"AUTOS_PORTAL_TOKEN": "t0k3n"}, "AUTOS_PORTAL_TOKEN and AUTOS_PORTAL_REFRESH_TOKEN"),
+        (ONE, "AUTOS_PORTAL_TOKEN_URL needs AUTOS_PORTAL_CLIENT_SECRET"),
+        (SECRET, "AUTOS_PORTAL_CLIENT_SECRET cannot be used without AUTOS_PORTAL_TOKEN_URL"),
+        ({"AUTOS_PORTAL_CLIENT_ID": "autos"}, "cannot be used without AUTOS_PORTAL_TOKEN_URL"),
+        (SECRET | {"AUTOS_PORTAL_TOKEN_URL": "https://sso.example/"}, "without AUTOS_PORTAL_CLIENT_ID"),
+        (ONE | SECRET | {"AUTOS_PORTAL_TOKEN_URL": "http://sso.example/token"}, "has to be an https URL"),
+        (ONE | SECRET | {"AUTOS_PORTAL_TOKEN_URL": "https://me@sso.example/"}, "has to be an https URL"),
+        (ONE | SECRET | {"AUTOS_PORTAL_TOKEN_URL": "https://"}, "has to be an https URL"),
+    ],
+)
+def test_token_settings_that_contradict_each_other_are_refused_without_showing_them(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], said: str
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=said) as refused:
+        Settings()
+    assert not any(secret in str(refused.value) for secret in ("t0k3n", "s3cr3t", "r3fr3sh"))
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_a_token_may_be_asked_for_in_clear_text_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    for name, value in (ONE | SECRET | {"AUTOS_PORTAL_TOKEN_URL": f"http://{host}:8080/token"}).items():
+        monkeypatch.setenv(name, value)
+    Settings()
 
 
 @pytest.mark.parametrize(

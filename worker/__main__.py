@@ -3,6 +3,7 @@
 import sys
 
 import uvloop
+from pydantic import ValidationError
 
 from service.core.errors import AutosError
 from service.core.log import configure_logging
@@ -12,11 +13,11 @@ from worker.main import run_worker
 
 def main() -> int:
     """Run until SIGTERM; return the process's exit status."""
-    settings = Settings()
-    configure_logging(settings)
     try:
+        settings = Settings()
+        configure_logging(settings)
         uvloop.run(run_worker(settings))
-    except AutosError as error:
+    except (AutosError, ValidationError) as error:
         sys.stderr.write(f"autos worker: {error}\n")
         return 1
     return 0

@@ -13,6 +13,7 @@ from service.core.portal_limit import PortalLimit, open_portal_limit
 from service.core.queue import Queue, open_queue
 from service.core.settings import Settings
 from service.core.storage import Storage, open_storage
+from service.core.token_source import open_token_source
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,13 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
     """Open everything a worker needs, and close it in the opposite order."""
     async with AsyncExitStack() as stack:
         queue = await stack.enter_async_context(open_queue(settings))
+        db = await stack.enter_async_context(open_database(settings))
+        tokens = await stack.enter_async_context(open_token_source(settings, db))
         yield Context(
             settings=settings,
-            db=await stack.enter_async_context(open_database(settings)),
+            db=db,
             queue=queue,
-            portal=await stack.enter_async_context(open_portal(settings)),
+            portal=await stack.enter_async_context(open_portal(settings, tokens)),
             portal_limit=await stack.enter_async_context(open_portal_limit(queue.redis, settings)),
             storage=await stack.enter_async_context(open_storage(settings)),
             outbound=await stack.enter_async_context(open_outbound(settings)),

@@ -117,6 +117,25 @@ class PortalUnauthorizedError(PortalPausedError):
     code = "upstream_auth"
 
 
+class SignOnError(PortalUnauthorizedError):
+    """The sign-on server gave no token this time; asking again later can help."""
+
+
+class CredentialRefusedError(PortalUnauthorizedError):
+    """The sign-on server refused the credential: only another setting can help.
+
+    Args:
+        reason: the `error` of RFC 6749 §5.2 that it answered with.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the sign-on server refused the credential ({reason}); it is not asked again until another "
+            "one is configured"
+        )
+        self.reason = reason
+
+
 class PortalBlockedError(PortalPausedError):
     """The gateway's firewall turned the request away."""
 

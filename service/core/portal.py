@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 from uuid import UUID
 
 import aiohttp
@@ -15,6 +16,8 @@ from service import __version__
 from service.core import cnj, media
 from service.core.errors import (
     BadContentError,
+    PortalError,
+    PortalUnauthorizedError,
     PortalUnavailableError,
     ProcessNotFoundError,
     RefusedError,
@@ -22,6 +25,7 @@ from service.core.errors import (
 from service.core.portal_answers import error_in_content, error_of
 from service.core.portal_records import ProcessRecord, read_process
 from service.core.settings import Settings
+from service.core.token_source import TokenSource
 
 _CONNECT_TIMEOUT_S = 5.0
 # Whole answers, and the beginning of a document: three silences as long as one read may be.
@@ -32,6 +36,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 3
 _HEAD_BYTES = 4096
 _CHUNK_BYTES = 256 * 1024
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +60,10 @@ class DocumentStream:
 class Portal:
     """The API under one base URL. Paths are built from number and uuid; its links are never followed."""
 
-    def __init__(self, session: aiohttp.ClientSession, settings: Settings) -> None:
+    def __init__(self, session: aiohttp.ClientSession, settings: Settings, tokens: TokenSource) -> None:
         self._session = session
         self._base = URL(settings.portal_url)
-        self._token = settings.portal_token
+        self._tokens = tokens
         self._redirect_hosts = frozenset(host.lower() for host in settings.portal_redirect_hosts)
         self._min_bytes_per_s = settings.portal_min_bytes_per_s
         self._rate_window_s = settings.portal_read_timeout_s / 2
@@ -69,10 +75,8 @@ class Portal:
         Raises:
             PortalError: of the kind that the answer stands for.
         """
-        with ExitStack() as stack, _passing_errors():
-            async with asyncio.timeout(self._answer_timeout_s):
-                response = await self._get(f"processos/{cnj.mask(number)}", stack)
-                body = await _read(response, _MOST_JSON_BYTES)
+        path = f"processos/{cnj.mask(number)}"
+        body = await self._with_token(lambda token: self._read_answer(path, token))
         if error := error_in_content(body[:_HEAD_BYTES], size=len(body)):
             raise error
         return read_process(_only_process(body), number)
@@ -88,16 +92,39 @@ class Portal:
         """
         path = f"processos/{cnj.mask(number)}/documentos/{uuid}/binario"
         with ExitStack() as stack:
-            with _passing_errors():
-                async with asyncio.timeout(self._answer_timeout_s):
-                    response = await self._get(path, stack)
-                    head = await _read_beginning(response, _HEAD_BYTES)
+            response, head = await self._with_token(lambda token: self._begin(path, token, stack))
             if not head:
                 raise BadContentError("the portal answered with an empty document")
             if error := error_in_content(head, size=response.content_length):
                 raise error
             async with aclosing(self._chunks(response, head)) as chunks:
                 yield _stream(response, head, chunks)
+
+    async def _with_token(self, ask: Callable[[str | None], Awaitable[T]]) -> T:
+        """Call `ask` with the token, and once more with another one when the portal refuses the first.
+
+        Waiting for a token stands outside of `ask`, whose time-outs are there for the portal alone.
+        """
+        token = await self._tokens.bearer()
+        try:
+            return await ask(token)
+        except PortalUnauthorizedError:
+            if token is None or not await self._tokens.refused(token):
+                raise
+        return await ask(await self._tokens.bearer())
+
+    async def _read_answer(self, path: str, token: str | None) -> bytes:
+        with ExitStack() as stack, _passing_errors():
+            async with asyncio.timeout(self._answer_timeout_s):
+                return await _read(await self._get(path, token, stack), _MOST_JSON_BYTES)
+
+    async def _begin(
+        self, path: str, token: str | None, stack: ExitStack
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        with _passing_errors():
+            async with asyncio.timeout(self._answer_timeout_s):
+                response = await self._get(path, token, stack)
+                return response, await _read_beginning(response, _HEAD_BYTES)
 
     async def _chunks(self, response: aiohttp.ClientResponse, head: bytes) -> AsyncGenerator[bytes, None]:
         yield head
@@ -109,14 +136,14 @@ class Portal:
         if response.content_length not in (None, received):
             raise PortalUnavailableError("the portal cut the document short")
 
-    async def _get(self, path: str, stack: ExitStack) -> aiohttp.ClientResponse:
+    async def _get(self, path: str, token: str | None, stack: ExitStack) -> aiohttp.ClientResponse:
         """Return the 200 after at most three checked redirects; other answers are raised as errors.
 
         The stack closes every response, so that a connection with an unread body is not used again.
         """
         url = self._base / path
         for _ in range(_MOST_REDIRECTS + 1):
-            response = await self._session.get(url, headers=self._headers(url), allow_redirects=False)
+            response = await self._session.get(url, headers=self._headers(url, token), allow_redirects=False)
             stack.callback(response.close)
             if response.status == 200:
                 _refuse_encoded(response)
@@ -124,15 +151,22 @@ class Portal:
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or not location:
                 body = await _read_beginning(response, _MOST_ERROR_BYTES)
-                raise error_of(response.status, response.headers, body)
+                raise self._error_at(url, response, body)
             url = self._redirected(url, location)
         raise RefusedError("the portal redirected too often", code="bad_redirect")
 
-    def _headers(self, url: URL) -> dict[str, str]:
+    def _headers(self, url: URL, token: str | None) -> dict[str, str]:
         # Decided at every hop: a host that a redirect leads to must not see the token.
-        if self._token is None or url.origin() != self._base.origin():
+        if token is None or url.origin() != self._base.origin():
             return {}
-        return {"Authorization": f"Bearer {self._token.get_secret_value()}"}
+        return {"Authorization": f"Bearer {token}"}
+
+    def _error_at(self, url: URL, response: aiohttp.ClientResponse, body: bytes) -> PortalError:
+        error = error_of(response.status, response.headers, body)
+        if isinstance(error, PortalUnauthorizedError) and url.origin() != self._base.origin():
+            # That host never saw the token: its refusal says nothing of it.
+            return PortalUnavailableError("the place that the portal redirected to refused us")
+        return error
 
     def _redirected(self, url: URL, location: str) -> URL:
         try:
@@ -176,8 +210,8 @@ class _Pace:
 
 
 @asynccontextmanager
-async def open_portal(settings: Settings) -> AsyncIterator[Portal]:
-    """Open the client of this process."""
+async def open_portal(settings: Settings, tokens: TokenSource) -> AsyncIterator[Portal]:
+    """Open the client of this process; the token is asked of its source for each request."""
     timeout = aiohttp.ClientTimeout(
         total=None,
         # There are always connections to be had, so this bounds DNS, TCP and TLS together.
@@ -198,7 +232,7 @@ async def open_portal(settings: Settings) -> AsyncIterator[Portal]:
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
     ) as session:
-        yield Portal(session, settings)
+        yield Portal(session, settings, tokens)
 
 
 @contextmanager

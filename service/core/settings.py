@@ -1,8 +1,10 @@
 """Every knob of Autos, in one frozen object read once at start-up from the environment."""
 
-from typing import Annotated
+import ipaddress
+from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -18,6 +20,8 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         populate_by_name=True,
+        # What a refused set of settings holds is never shown: it holds secrets too.
+        hide_input_in_errors=True,
     )
 
     # Backends, by the names that other tools use too.
@@ -44,6 +48,13 @@ class Settings(BaseSettings):
     # The portal.
     portal_url: str = "https://portaldeservicos.pdpj.jus.br/api/v2"
     portal_token: SecretStr | None = None
+    portal_token_url: str | None = None
+    """The sign-on server's token endpoint, for tokens that are renewed; excludes `portal_token`."""
+    portal_client_id: str | None = None
+    portal_client_secret: SecretStr | None = None
+    """With it alone the grant is `client_credentials`."""
+    portal_refresh_token: SecretStr | None = None
+    """The first one: the grant is `refresh_token`, and those that follow are kept in PostgreSQL."""
     portal_redirect_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Hosts beside the portal's own to which a redirect may lead; they never get the token."""
     portal_concurrency: PositiveInt = 10
@@ -114,3 +125,44 @@ class Settings(BaseSettings):
         return (
             [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
         )
+
+    @field_validator("portal_token_url")
+    @classmethod
+    def _guard_token_url(cls, value: str | None) -> str | None:
+        """A client secret goes there: in clear text to this machine only."""
+        if value is None:
+            return None
+        url = urlsplit(value)
+        is_safe = url.scheme == "https" or (url.scheme == "http" and _is_loopback(url.hostname or ""))
+        if not is_safe or not url.hostname or "@" in url.netloc or url.fragment:
+            raise ValueError("has to be an https URL without user name and fragment (http on loopback only)")
+        return value
+
+    @model_validator(mode="after")
+    def _have_one_token_source(self) -> Self:
+        given = [name for name in _SIGN_ON if getattr(self, name) is not None]
+        if self.portal_token is not None and given:
+            raise ValueError(f"AUTOS_PORTAL_TOKEN and {_variables(given)} are two sources of one token")
+        needed = [name for name in ("portal_token_url", "portal_client_id") if name not in given]
+        if given and needed:
+            raise ValueError(f"{_variables(given)} cannot be used without {_variables(needed)}")
+        if given and not {"portal_client_secret", "portal_refresh_token"} & set(given):
+            raise ValueError(
+                "AUTOS_PORTAL_TOKEN_URL needs AUTOS_PORTAL_CLIENT_SECRET (for client_credentials) or "
+                "AUTOS_PORTAL_REFRESH_TOKEN"
+            )
+        return self
+
+
+_SIGN_ON = ("portal_token_url", "portal_client_id", "portal_client_secret", "portal_refresh_token")
+
+
+def _variables(names: list[str]) -> str:
+    return ", ".join(f"AUTOS_{name.upper()}" for name in names)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -25,6 +25,7 @@ from service.core.errors import (
 )
 from service.core.portal import Portal, open_portal
 from service.core.settings import Settings
+from service.core.token_source import FixedToken
 from service.sandbox.cases import process_object
 
 NUMBER = "10035792220258260564"
@@ -41,9 +42,8 @@ async def portal_answering(handler: Handler, **settings: Any) -> AsyncIterator[P
     app.router.add_get("/{path:.*}", handler)
     async with TestServer(app) as server:
         url = str(server.make_url("/api/v2"))
-        async with open_portal(
-            Settings.model_validate({"portal_url": url, "portal_token": "secret-token", **settings})
-        ) as portal:
+        made = Settings.model_validate({"portal_url": url, **settings})
+        async with open_portal(made, FixedToken("secret-token")) as portal:
             yield portal
 
 
@@ -302,7 +302,7 @@ async def test_documents_that_are_left_unread_do_no_harm_to_the_next() -> None:
 
 async def test_a_portal_that_is_not_there_is_a_passing_fault() -> None:
     settings = Settings.model_validate({"portal_url": "http://127.0.0.1:1/api/v2"})
-    async with open_portal(settings) as portal:
+    async with open_portal(settings, FixedToken(None)) as portal:
         with pytest.raises(PortalUnavailableError):
             await portal.read_process(NUMBER)
 
