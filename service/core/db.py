@@ -30,6 +30,7 @@ _UNAVAILABLE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that the server ended while it lay in the pool
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -62,6 +63,9 @@ class Database:
             conn = await self._pool.acquire(timeout=_CONNECT_TIMEOUT_S)
             try:
                 yield conn
+            except asyncpg.InternalClientError:
+                conn.terminate()
+                raise
             finally:
                 await asyncio.shield(self._pool.release(conn, timeout=_CONNECT_TIMEOUT_S))
         except _UNAVAILABLE as error:
