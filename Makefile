@@ -15,7 +15,7 @@ LOCK_DEV := $(COMPILE) --extra dev --extra sandbox pyproject.toml
 LOCK_RUN := $(COMPILE) -c requirements-dev.lock pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-lock lock clean
+.PHONY: help run test chaos check check-lock lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -26,6 +26,9 @@ run: $(STAMP) ## Start the sandbox in the foreground: servers, stand-in portal, 
 
 test: $(STAMP) ## Run the tests with coverage (ARGS="-k name" goes to pytest)
 	$(PY) -m pytest --cov $(ARGS)
+
+chaos: $(STAMP) ## Load and one random fault at a time, then the invariants (CHAOS_MINUTES=3, CHAOS_SEED)
+	@$(PY) -m tests.faults.chaos
 
 check: $(STAMP) check-lock ## Check style, types, imports and lock files
 	.venv/bin/ruff check

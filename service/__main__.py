@@ -15,6 +15,7 @@ from service.core import clients, db, signing
 from service.core.errors import AutosError
 from service.core.log import configure_logging
 from service.core.settings import Settings
+from service.keys import DRAINING
 
 _KEEPALIVE_TIMEOUT_S = 75.0
 
@@ -37,8 +38,9 @@ async def serve(settings: Settings, _arguments: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    app = create_app(settings)
     runner = web.AppRunner(
-        create_app(settings),
+        app,
         access_log=None,
         handle_signals=False,
         keepalive_timeout=_KEEPALIVE_TIMEOUT_S,
@@ -53,6 +55,10 @@ async def serve(settings: Settings, _arguments: argparse.Namespace) -> None:
         await web.TCPSite(runner, settings.host, settings.port, reuse_port=False).start()
         print(f"autos: listening on {settings.host}:{settings.port}", file=sys.stderr, flush=True)
         await stop.wait()
+        # It still answers for a while, and each answer ends its connection: who sends a request down a
+        # connection in the moment in which it is closed cannot know whether it was heard.
+        app[DRAINING].set()
+        await asyncio.sleep(settings.drain_notice_s)
     finally:
         await runner.cleanup()
 

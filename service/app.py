@@ -1,7 +1,9 @@
 """The API: what it opens, and which handler answers which path."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TypeVar
 
 from aiohttp import web
@@ -12,10 +14,12 @@ from service.core.queue import open_queue
 from service.core.settings import Settings
 from service.core.storage import open_storage
 from service.handlers import documents, health, jobs, problems, processes, webhooks
-from service.keys import DATABASE, OUTBOUND, QUEUE, SETTINGS, STORAGE
+from service.keys import DATABASE, DRAINING, OUTBOUND, QUEUE, SETTINGS, STORAGE
 from service.middleware import answer_problems, authenticate
 
 _MAX_BODY_BYTES = 64 * 1024
+# With it a caller hears within three seconds that a silent database is away.
+_DATABASE_PATIENCE_S = 2.5
 
 T = TypeVar("T")
 
@@ -24,9 +28,10 @@ def create_app(settings: Settings) -> web.Application:
     """Compose the application; it opens its resources when it starts and closes them when it ends."""
     app = web.Application(middlewares=[answer_problems, authenticate], client_max_size=_MAX_BODY_BYTES)
     app[SETTINGS] = settings
+    app[DRAINING] = asyncio.Event()
     app.cleanup_ctx.extend(
         [
-            _opened(DATABASE, open_database),
+            _opened(DATABASE, partial(open_database, patience_s=_DATABASE_PATIENCE_S)),
             _opened(QUEUE, open_queue),
             _opened(STORAGE, open_storage),
             _opened(OUTBOUND, open_outbound),

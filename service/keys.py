@@ -1,5 +1,7 @@
 """Where handlers find what the application opened, and who is calling."""
 
+import asyncio
+
 from aiohttp import web
 
 from service.core.clients import Client
@@ -14,6 +16,8 @@ DATABASE = web.AppKey("database", Database)
 QUEUE = web.AppKey("queue", Queue)
 STORAGE = web.AppKey("storage", Storage)
 OUTBOUND = web.AppKey("outbound", Outbound)
+DRAINING = web.AppKey("draining", asyncio.Event)
+"""Set when the process is about to end: connections are closed with their next answer."""
 
 CLIENT = web.RequestKey("client", Client)
 """Set by the middleware on every request that had to bring a key."""

@@ -17,7 +17,7 @@ from service.core.errors import (
     NothingToRetryError,
     StorageUnavailableError,
 )
-from service.keys import CLIENT, DATABASE, SETTINGS
+from service.keys import CLIENT, DATABASE, DRAINING, SETTINGS
 from service.problems import ProblemError, problem_response
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -54,6 +54,8 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         response = problem_response(problem, base_url=request.app[SETTINGS].public_url, instance=request.path)
     if not response.prepared:
         response.headers.update(_SAFE_HEADERS)
+        if request.app[DRAINING].is_set():
+            response.force_close()
     return response
 
 

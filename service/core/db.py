@@ -49,27 +49,35 @@ _UNAVAILABLE = (
 class Database:
     """The pool of one process. A connection is held for statements only, never across a network call."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, patience_s: float) -> None:
         self._pool = pool
+        self._patience_s = patience_s
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection.
 
         Raises:
-            DatabaseUnavailableError: no connection within two seconds, or the server went away.
+            DatabaseUnavailableError: no connection within two seconds, the server went away, or the whole
+                block took longer than this process has patience for.
         """
         try:
-            conn = await self._pool.acquire(timeout=_CONNECT_TIMEOUT_S)
-            try:
+            async with asyncio.timeout(self._patience_s), self._lent() as conn:
                 yield conn
-            except asyncpg.InternalClientError:
-                conn.terminate()
-                raise
-            finally:
-                await asyncio.shield(self._pool.release(conn, timeout=_CONNECT_TIMEOUT_S))
         except _UNAVAILABLE as error:
             raise DatabaseUnavailableError(f"{type(error).__name__}: the database did not answer") from error
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[Connection]:
+        conn = await self._pool.acquire(timeout=_CONNECT_TIMEOUT_S)
+        try:
+            yield conn
+        except (asyncio.CancelledError, asyncpg.InternalClientError):
+            # A statement may still be under way: waiting for its end could take for ever.
+            conn.terminate()
+            raise
+        finally:
+            await asyncio.shield(self._pool.release(conn, timeout=_CONNECT_TIMEOUT_S))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -79,8 +87,13 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(settings: Settings) -> AsyncIterator[Database]:
+async def open_database(
+    settings: Settings, *, patience_s: float = _COMMAND_TIMEOUT_S + 1
+) -> AsyncIterator[Database]:
     """Open the pool and refuse a schema that this version does not know.
+
+    Args:
+        patience_s: how long a connection may be lent, waiting for it included.
 
     Raises:
         DatabaseUnavailableError: the server does not answer.
@@ -106,7 +119,7 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
     try:
         async with pool.acquire() as conn:
             await _check_schema(conn)
-        yield Database(pool)
+        yield Database(pool, patience_s=patience_s)
     finally:
         await _close(pool)
 

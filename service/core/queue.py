@@ -31,6 +31,7 @@ REDIS_ERRORS = (RedisError, OSError, TimeoutError)
 """Everything that a Redis which is away, silent or full can raise."""
 
 _RING_TIMEOUT_S = 1.5
+_AWAY_S = 1.0
 # What arq keeps of a ring beside its place in the queue.
 _ARQ_PREFIXES = (job_key_prefix, in_progress_key_prefix, retry_key_prefix)
 # A ring that was lost between Redis and a claim may be repeated under a new id after this long.
@@ -46,6 +47,7 @@ class Queue:
 
     def __init__(self, redis: ArqRedis) -> None:
         self.redis = redis
+        self._away_until = 0.0
 
     async def ring_job(self, job_id: UUID, fence: int) -> bool:
         """Ring for a pending job; False when Redis did not take it (the sweep will try again)."""
@@ -116,12 +118,16 @@ class Queue:
     async def _ring(self, task: str, queue: str, row_id: UUID, fence: int) -> bool:
         # The id holds the fence: rings for one state of a row collapse into one, while the ring after
         # a claim that died is a new one, which arq would otherwise drop as already running.
+        if time.monotonic() < self._away_until:
+            return False
         ring_id = f"{task}:{row_id}:{fence}:{int(time.time()) // _RING_BUCKET_S}"
         try:
             async with asyncio.timeout(_RING_TIMEOUT_S):
                 await self.redis.enqueue_job(task, str(row_id), _job_id=ring_id, _queue_name=queue)
         except REDIS_ERRORS as error:
             log.warning("redis did not take a ring for %s: %s", task, type(error).__name__)
+            # Not every caller is to wait for it.
+            self._away_until = time.monotonic() + _AWAY_S
             return False
         return True
 

@@ -4,7 +4,15 @@ import ipaddress
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -83,6 +91,8 @@ class Settings(BaseSettings):
     sweep_interval_s: PositiveFloat = 1.0
     janitor_interval_s: Annotated[float, Field(ge=60)] = 21_600.0
     """How often one of all workers compares S3 with the database."""
+    drain_notice_s: NonNegativeFloat = 1.0
+    """How long a stopping API goes on answering, and ends each connection with its next answer."""
     drain_s: PositiveFloat = 20.0
     """How long a stopping process lets running work finish before it hands it back."""
 
@@ -90,6 +100,8 @@ class Settings(BaseSettings):
     webhook_allow_private: bool = False
     webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
     webhook_timeout_s: PositiveFloat = 15.0
+    webhook_pause_s: PositiveFloat = 60.0
+    """How long an endpoint that timed out, or said that it is overloaded, is left alone at least."""
     webhook_retry_delays_s: Annotated[tuple[float, ...], NoDecode] = (
         5.0,
         300.0,

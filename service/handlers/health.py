@@ -8,7 +8,7 @@ from aiohttp import web
 
 from service.core.errors import DatabaseUnavailableError, StorageUnavailableError
 from service.core.queue import REDIS_ERRORS
-from service.keys import DATABASE, QUEUE, STORAGE
+from service.keys import DATABASE, DRAINING, QUEUE, STORAGE
 from service.middleware import public
 
 _CHECK_TIMEOUT_S = 2.5
@@ -24,9 +24,12 @@ async def healthz(_request: web.Request) -> web.Response:
 async def readyz(request: web.Request) -> web.Response:
     """Say which dependencies answer.
 
-    Only PostgreSQL decides: without Redis jobs are still accepted, and links are signed without S3.
+    Only PostgreSQL decides: without Redis jobs are still accepted, and links are signed without S3. A process
+    that is about to end says so, for others to send nothing more to it.
     """
     app = request.app
+    if app[DRAINING].is_set():
+        return web.json_response({"status": "draining", "checks": {}}, status=503)
     database, redis, storage = await asyncio.gather(
         _state(_ask_database(request)), _state(app[QUEUE].check()), _state(app[STORAGE].check())
     )

@@ -12,7 +12,6 @@ from service.core.settings import Settings
 from service.core.states import DeliveryStatus
 from worker.context import Context
 
-_SLOWER_S = 60.0
 _NEXT_TURN_S = (2.0, 6.0)
 _MARGIN_S = 5.0
 _GONE = 410
@@ -78,7 +77,7 @@ def judge(claimed: Claimed, last: Try, requests: int, settings: Settings) -> Rou
         return Round(DeliveryStatus.DEAD, requests, status_code, error)
     delay_s = delays[claimed.rounds] * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
     if last.asks_for_a_pause:
-        delay_s = max(delay_s, _SLOWER_S)
+        delay_s = max(delay_s, settings.webhook_pause_s)
     if last.reply and last.reply.retry_after_s is not None:
         delay_s = min(max(last.reply.retry_after_s, delay_s), 2 * delay_s)
     return Round(DeliveryStatus.PENDING, requests, status_code, error, delay_s)
