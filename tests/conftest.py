@@ -25,7 +25,7 @@ from service.sandbox.s3 import S3Server, open_s3
 from tests.receiver import Receiver, open_receiver
 from tests.world import World, open_world
 
-_TABLES = "portal_tokens, deliveries, subscriptions, documents, jobs, processes, api_keys, clients"
+TABLES = "portal_tokens, deliveries, subscriptions, documents, jobs, processes, api_keys, clients"
 
 MakeSettings = Callable[..., Settings]
 
@@ -135,7 +135,7 @@ async def _emptied(database_url: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def empty(_emptied: Connection, redis_url: str) -> None:
-    await _emptied.execute(f"truncate {_TABLES}")
+    await _emptied.execute(f"truncate {TABLES}")
     async with Redis.from_url(redis_url) as redis:
         await redis.flushdb()
 

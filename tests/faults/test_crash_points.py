@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-import aioboto3
 import aiohttp
 import pytest
 from redis.asyncio import Redis
@@ -23,6 +22,7 @@ from tests.faults.evidence import Evidence
 from tests.faults.members import Member, open_member
 from tests.faults.observers import Observer, new_observer, open_receivers
 from tests.faults.quiet import settle_and_check
+from tests.s3 import open_client
 from tests.world import open_portal_stand_in
 
 CASE = "1003579-22.2025.8.26.0564"
@@ -201,14 +201,7 @@ async def test_a_janitor_that_dies_half_way_leaves_the_rest_to_the_next(stage: S
 
 
 async def _put_old_objects(settings: Settings, *keys: str) -> None:
-    assert settings.aws_secret_access_key
-    async with aioboto3.Session().client(
-        "s3",
-        endpoint_url=settings.s3_endpoint_url,
-        aws_access_key_id=settings.aws_access_key_id,
-        aws_secret_access_key=settings.aws_secret_access_key.get_secret_value(),
-        region_name=settings.aws_region,
-    ) as s3:
+    async with open_client(settings) as s3:
         for key in keys:
             # rclone takes the time of the object from here.
             await s3.put_object(Bucket=settings.bucket, Key=key, Body=b"x", Metadata={"mtime": "1700000000"})

@@ -1,23 +1,18 @@
 """The janitor removes what no row knows, marks what S3 has lost, and touches nothing else."""
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
-import aioboto3
 import pytest
 
 from service.core import chores
 from service.core.settings import Settings
 from service.sandbox.cases import Special, special_number
 from tests.conftest import MakeSettings
+from tests.s3 import open_client
 from tests.world import Caller, World
 from worker.context import Context, open_context
 from worker.janitor import Janitor
-
-if TYPE_CHECKING:
-    from types_aiobotocore_s3.client import S3Client
 
 CASE = "1003579-22.2025.8.26.0564"
 NOW = timedelta(0)
@@ -81,7 +76,7 @@ async def test_what_is_younger_than_a_day_is_left_alone(world: World, context: C
 async def test_old_uploads_are_aborted_and_young_or_foreign_ones_are_not(
     world: World, context: Context, settings: Settings
 ) -> None:
-    async with _s3(settings) as s3:
+    async with open_client(settings) as s3:
         for key in ("processes/0/big/b.pdf", "other/big.pdf"):
             await s3.create_multipart_upload(Bucket=settings.bucket, Key=key)
         await _clean(context, min_age=timedelta(days=1))
@@ -129,14 +124,3 @@ async def test_one_of_all_workers_cleans_when_it_is_due(context: Context) -> Non
 
 async def _uploads(context: Context) -> set[str]:
     return {one.key async for page in context.storage.list_uploads("") for one in page}
-
-
-def _s3(settings: Settings) -> AbstractAsyncContextManager["S3Client"]:
-    assert settings.aws_secret_access_key
-    return aioboto3.Session().client(
-        "s3",
-        endpoint_url=settings.s3_endpoint_url,
-        aws_access_key_id=settings.aws_access_key_id,
-        aws_secret_access_key=settings.aws_secret_access_key.get_secret_value(),
-        region_name=settings.aws_region,
-    )
