@@ -1,4 +1,4 @@
-"""The checker finds nothing wrong with a clean run, and each invariant fires at a violation planted for it."""
+"""The checker finds a clean run clean, and each invariant fires at a violation planted for it."""
 
 import base64
 import json
@@ -145,7 +145,8 @@ async def _a_404_after_the_202(scratch: Scratch) -> None:
 async def _two_jobs_at_once(scratch: Scratch) -> None:
     await scratch.spoil(
         """insert into jobs (process_number, status, deadline_at, created_at, finished_at)
-           select process_number, 'cancelled', now(), created_at + interval '1 ms', finished_at from jobs limit 1"""
+           select process_number, 'cancelled', now(), created_at + interval '1 ms', finished_at
+           from jobs limit 1"""
     )
 
 
@@ -182,7 +183,7 @@ async def _two_owners(scratch: Scratch) -> None:
     await scratch.conn.execute("drop index documents_one_row_per_object")
     await scratch.spoil(
         """update documents set object_key = (select min(object_key) from documents)
-           where id = (select id from documents where status = 'available' order by object_key desc limit 1)"""
+           where id = (select id from documents where size_bytes > 0 order by object_key desc limit 1)"""
     )
 
 
@@ -210,7 +211,8 @@ async def _a_webhook_that_nobody_will_send(scratch: Scratch) -> None:
 async def _a_job_that_is_told_twice(scratch: Scratch) -> None:
     await scratch.spoil(
         """insert into deliveries (subscription_id, event, payload)
-           select subscription_id, 'job.failed', payload from deliveries where event = 'job.completed' limit 1"""
+           select subscription_id, 'job.failed', payload from deliveries
+           where event = 'job.completed' limit 1"""
     )
 
 
