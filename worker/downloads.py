@@ -59,12 +59,13 @@ class Downloads:
     async def _fetch_while_there_are(self, waiting: Iterator[Document]) -> None:
         # All consumers share one iterator: who is free takes the next.
         for document in waiting:
-            if self.pause:
-                return
-            if self._context.stopping.is_set():
-                self.is_cut_short = True
-                return
             async with self._context.downloads:
+                # Asked with the place in hand: much can have happened while it was waited for.
+                if self.pause:
+                    return
+                if self._context.stopping.is_set():
+                    self.is_cut_short = True
+                    return
                 await self._fetch(document)
 
     async def _fetch(self, document: Document) -> None:
@@ -113,7 +114,6 @@ class Downloads:
             try:
                 return await self._fetch_once(document, number)
             except PortalThrottledError as error:
-                await self._context.portal_limit.throttled(error.retry_after_s)
                 if (error.retry_after_s or 0) > _LONGEST_WAIT_IN_A_RUN_S:
                     raise
         raise PortalThrottledError("the portal kept asking for fewer requests")
@@ -137,7 +137,6 @@ class Downloads:
                 on_bytes=lambda size: self._ledger.received(document, size),
             )
         crash_point("document.stored")
-        await context.portal_limit.succeeded()
         return Stored(
             document.id, stream.media_type, stored.size_bytes, stored.sha256, stored.key, datetime.now(UTC)
         )

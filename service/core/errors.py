@@ -79,6 +79,18 @@ class PortalUnavailableError(PortalError):
     code = "portal_unavailable"
 
 
+class PortalOverloadedError(PortalUnavailableError):
+    """503: the portal has too much to do.
+
+    Args:
+        retry_after_s: seconds to wait as the portal asked, or None when it did not say.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class BadContentError(PortalUnavailableError):
     """200 with something that is not the document: the portal's web page, an error envelope, a wrong size."""
 
@@ -109,6 +121,12 @@ class PortalThrottledError(PortalPausedError):
     """429: too many requests."""
 
     code = "throttled"
+
+
+class PortalBreakerOpenError(PortalPausedError):
+    """The portal failed so often in a row that nobody asks it for a while."""
+
+    code = "portal_unavailable"
 
 
 class PortalUnauthorizedError(PortalPausedError):

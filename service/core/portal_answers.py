@@ -14,6 +14,7 @@ from service.core.errors import (
     NoAccessError,
     PortalBlockedError,
     PortalError,
+    PortalOverloadedError,
     PortalThrottledError,
     PortalUnauthorizedError,
     PortalUnavailableError,
@@ -56,7 +57,7 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> PortalErro
         case 500 if isinstance(said, dict) and "externalUrlService" in said:
             return CodexFailureError("the court's document store failed")
         case _ if status >= 500 or status in {408, 425}:
-            return PortalUnavailableError(f"the portal answered {status}")
+            return _unavailable(status, headers)
         case _ if status < 400:
             return BadContentError(f"the portal answered {status} where 200 was expected")
         case _:
@@ -109,6 +110,13 @@ def _refusal(status: int, said: Any, body: bytes) -> PortalError:
         return _unauthorized()
     is_page = body.lstrip(_BEFORE_MARKUP).startswith(b"<")
     return _unauthorized() if status == 401 and not is_page else _blocked()
+
+
+def _unavailable(status: int, headers: Mapping[str, str]) -> PortalError:
+    if status == 503:
+        wait_s = retry_after_s(headers.get("Retry-After"))
+        return PortalOverloadedError("the portal answered 503", retry_after_s=wait_s)
+    return PortalUnavailableError(f"the portal answered {status}")
 
 
 def _absence(said: Any) -> PortalError:

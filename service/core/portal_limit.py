@@ -2,8 +2,12 @@
 
 The holders of places stand in a sorted set with the instant at which each place runs out, by Redis' own
 clock: a worker renews its places, those of a dead one come back by themselves. The limit rises by one after
-as many successes as it is high and is halved when the portal throttles. While Redis is away or silent, a
-small number of places in each process stands in.
+as many successes as it is high and is halved when the portal throttles or says that it is overloaded.
+
+After many failures in a row a breaker opens for all: nobody asks until one probe was answered. An answer to
+any request ends the row, so a case that always fails keeps nobody else waiting.
+
+While Redis is away or silent, a small number of places and a breaker in each process stand in.
 """
 
 import asyncio
@@ -16,6 +20,16 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
+from service.core.errors import (
+    BadContentError,
+    PortalBlockedError,
+    PortalBreakerOpenError,
+    PortalError,
+    PortalOverloadedError,
+    PortalThrottledError,
+    PortalUnavailableError,
+)
+from service.core.portal_scripts import ACQUIRE, ANSWER, FAIL, PRELUDE, RENEW, RISE, THROTTLE
 from service.core.queue import REDIS_ERRORS
 from service.core.settings import Settings
 
@@ -34,49 +48,9 @@ _CLOSING_S = 2.0
 _LONGEST_LOOK_AWAY_S = 1.0
 _POLL_S = (0.02, 0.05)
 _FULL = -1
-
-# A limit that nobody has touched for two hours is forgotten: no throttling is for ever.
-_PRELUDE = """
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local function limit(start, cap)
-  return math.min(tonumber(redis.call('HGET', KEYS[2], 'limit') or start), tonumber(cap))
-end
-local function keep(...)
-  redis.call('HSET', KEYS[2], ...)
-  redis.call('PEXPIRE', KEYS[2], 7200000)
-end
-"""
-# ARGV id, ms to hold, start, cap. Returns 0 for a place, -1 for none, or the ms of pause left; and the limit.
-_ACQUIRE = """
-local most = limit(ARGV[3], ARGV[4])
-local paused = tonumber(redis.call('HGET', KEYS[2], 'paused_until') or '0')
-if paused > now then return {paused - now, most} end
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-if redis.call('ZCARD', KEYS[1]) >= most then return {-1, most} end
-redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
-return {0, most}
-"""
-# ARGV ms to hold, ids. A place that is gone stays gone: it may have been released meanwhile.
-_RENEW = """
-for place = 2, #ARGV do redis.call('ZADD', KEYS[1], 'XX', now + ARGV[1], ARGV[place]) end
-"""
-# ARGV ms of pause, start, cap. Returns the limit: halved, but only once a second over all workers.
-_THROTTLE = """
-local most = limit(ARGV[2], ARGV[3])
-local paused = tonumber(redis.call('HGET', KEYS[2], 'paused_until') or '0')
-keep('paused_until', math.max(paused, now + ARGV[1]))
-if now - tonumber(redis.call('HGET', KEYS[2], 'cut_at') or '0') < 1000 then return most end
-most = math.max(1, math.floor(most / 2))
-keep('limit', most, 'cut_at', now)
-return most
-"""
-# ARGV start, cap. Returns the limit: one more.
-_RISE = """
-local most = math.min(limit(ARGV[1], ARGV[2]) + 1, tonumber(ARGV[2]))
-keep('limit', most)
-return most
-"""
+# A breaker opens for twice as long each time that its probe fails, up to this.
+_LONGEST_OPEN_S = 300.0
+_PROBE_S = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -86,13 +60,21 @@ class PortalLimit:
 
     def __init__(self, redis: Redis, settings: Settings, *, hold_s: float = _HOLD_S) -> None:
         self._redis = redis
-        self._acquire, self._renew, self._throttle, self._rise = (
-            redis.register_script(_PRELUDE + script) for script in (_ACQUIRE, _RENEW, _THROTTLE, _RISE)
+        self._acquire, self._renew, self._throttle, self._rise, self._fail, self._answer = (
+            redis.register_script(PRELUDE + script)
+            for script in (ACQUIRE, RENEW, THROTTLE, RISE, FAIL, ANSWER)
         )
         self._bounds = [settings.portal_concurrency_start, settings.portal_concurrency]
+        self._breaker = [
+            settings.portal_breaker_failures,
+            _ms(settings.portal_breaker_open_s),
+            _ms(_LONGEST_OPEN_S),
+        ]
         self._hold_s = hold_s
         self._limit = min(self._bounds)
         self._successes = 0
+        # Whether a success is worth a call to Redis, because failures are counted there.
+        self._is_troubled = False
         self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
         self._held: set[str] = set()
@@ -103,20 +85,72 @@ class PortalLimit:
         self._is_away = False
         self._own_places = asyncio.Semaphore(min(self._bounds))
         self._own_pause_until = 0.0
+        self._own_breaker = _OwnBreaker(
+            settings.portal_breaker_failures, settings.portal_breaker_open_s, _LONGEST_OPEN_S
+        )
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Hold one place; waits for it in the order of asking."""
+        """Hold one place for one request; waits for it in the order of asking.
+
+        What the block raises tells how the portal is: nobody else has to.
+
+        Raises:
+            PortalBreakerOpenError: at once and also while waiting; nobody is to ask now.
+        """
+        async with self._place():
+            try:
+                yield
+            except PortalError as error:
+                await self._heed(error)
+                raise
+            # Any other error is ours or the storage's, and says nothing of the portal.
+            await self.succeeded()
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
         holder = await self._take()
         if holder is None:
             async with self._own_places:
                 await self._own_pause()
+                self._own_breaker.refuse_when_open()
                 yield
             return
         try:
             yield
         finally:
             self._give_back(holder)
+
+    async def _heed(self, error: PortalError) -> None:
+        match error:
+            case PortalThrottledError():
+                await self.throttled(error.retry_after_s)
+            case PortalOverloadedError():
+                await self.throttled(error.retry_after_s or 0.0)
+                await self.failed()
+            case BadContentError() | PortalBlockedError():
+                pass  # somebody in front of the portal answered
+            case PortalUnavailableError():
+                await self.failed()
+            case _:
+                await self.answered()
+
+    async def failed(self) -> None:
+        """Count a failure; after so many in a row over all workers, or when it was the probe, nobody asks."""
+        self._is_troubled = True
+        self._own_breaker.failed()
+        if not self._is_away:
+            open_ms = await self._ask(self._fail(keys=[HOLDERS, STATE], args=self._breaker))
+            if open_ms:
+                log.warning("the portal keeps failing: nobody asks it for %.0f s", open_ms / 1000)
+
+    async def answered(self) -> None:
+        """Note that the portal is there, whatever it said: the failures in a row end here."""
+        self._own_breaker.answered()
+        if self._is_troubled and not self._is_away:
+            self._is_troubled = False
+            limit = await self._ask(self._answer(keys=[HOLDERS, STATE], args=self._bounds))
+            self._limit = limit or self._limit
 
     async def throttled(self, retry_after_s: float | None) -> None:
         """Halve the limit (once a second at most) and let all workers pause, an hour at the longest.
@@ -135,6 +169,7 @@ class PortalLimit:
 
     async def succeeded(self) -> None:
         """Count a success; after as many as the limit is high, it rises by one."""
+        await self.answered()
         self._successes += 1
         if self._is_away or self._successes < self._limit:
             return
@@ -150,14 +185,19 @@ class PortalLimit:
             while not self._is_away:
                 self._freed.clear()
                 holder = uuid4().hex
-                wait_ms = await self._try(holder)
+                wait_ms, open_ms = await self._try(holder)
+                if open_ms > 0:
+                    raise _open_for(open_ms / 1000)
                 if wait_ms == 0:
                     return holder
                 await self._wait(wait_ms)
         return None
 
-    async def _try(self, holder: str) -> int:
-        """Ask once. A cancel in the middle returns the place that Redis may be giving just then."""
+    async def _try(self, holder: str) -> tuple[int, int]:
+        """Ask once; return the ms to wait and those for which the breaker is open.
+
+        A cancel in the middle returns the place that Redis may be giving just then.
+        """
         asking = self._start(self._try_to_the_end(holder))
         try:
             return await asyncio.shield(asking)
@@ -165,18 +205,21 @@ class PortalLimit:
             asking.add_done_callback(lambda _: self._give_back(holder))
             raise
 
-    async def _try_to_the_end(self, holder: str) -> int:
+    async def _try_to_the_end(self, holder: str) -> tuple[int, int]:
         answer = await self._ask(
-            self._acquire(keys=[HOLDERS, STATE], args=[holder, _ms(self._hold_s), *self._bounds])
+            self._acquire(
+                keys=[HOLDERS, STATE], args=[holder, _ms(self._hold_s), *self._bounds, _ms(_PROBE_S)]
+            )
         )
         if answer is None:
             # Redis may have given the place and lost its answer.
             self._returned.add(holder)
-            return _FULL
-        wait_ms, self._limit = answer
+            return _FULL, 0
+        wait_ms, self._limit, open_ms, is_troubled = answer
         if wait_ms == 0:
             self._held.add(holder)
-        return int(wait_ms)
+            self._is_troubled = self._is_troubled or bool(is_troubled)
+        return int(wait_ms), int(open_ms)
 
     async def _wait(self, wait_ms: int) -> None:
         """Look again after a moment, or at once when a place is freed here."""
@@ -268,6 +311,48 @@ class PortalLimit:
             for task in self._running:
                 task.cancel()
             await asyncio.wait(self._running, timeout=_REDIS_TIMEOUT_S)
+
+
+class _OwnBreaker:
+    """The breaker of one process, by the rules of the shared one: it counts always and decides in need."""
+
+    def __init__(self, most_failures: int, open_s: float, longest_open_s: float) -> None:
+        self._most = most_failures
+        self._first_s = open_s
+        self._longest_s = longest_open_s
+        self._failures = 0
+        self._open_s = 0.0
+        self._until = 0.0
+
+    def refuse_when_open(self) -> None:
+        """Let nobody pass while it is open, and one when its time has passed.
+
+        Raises:
+            PortalBreakerOpenError: not now.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._open_s and now < self._until:
+            raise _open_for(self._until - now)
+        if self._open_s:
+            self._until = now + _PROBE_S
+
+    def failed(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._failures += 1
+        is_probe = self._open_s > 0
+        if not is_probe and self._failures < self._most:
+            return
+        self._open_s = min(2 * self._open_s, self._longest_s) if is_probe else self._first_s
+        self._until, self._failures = now + self._open_s, 0
+
+    def answered(self) -> None:
+        self._failures, self._open_s = 0, 0.0
+
+
+def _open_for(left_s: float) -> PortalBreakerOpenError:
+    # Not all of them are to come back in the same instant.
+    jitter = random.uniform(1.0, 1.25)  # noqa: S311  # no secret
+    return PortalBreakerOpenError("the portal keeps failing", retry_after_s=left_s * jitter)
 
 
 @asynccontextmanager

@@ -68,6 +68,10 @@ class Settings(BaseSettings):
     portal_concurrency: PositiveInt = 10
     """The most requests in flight to the portal, over all workers."""
     portal_concurrency_start: PositiveInt = 4
+    portal_breaker_failures: PositiveInt = 10
+    """So many failures in a row, over all workers, keep everybody from asking for a while."""
+    portal_breaker_open_s: PositiveFloat = 5.0
+    """How long that while is at first; it doubles as long as the portal still fails, up to five minutes."""
     portal_read_timeout_s: PositiveFloat = 20.0
     portal_pause_s: PositiveFloat = 30.0
     """How long a job waits after the portal refused our token or our address."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 import orjson
@@ -47,6 +48,8 @@ class PortalState:
         processes: 20 digits -> reads of the process that passed the same.
         in_flight: requests inside /api/v2 being answered now.
         max_in_flight: the most of them there ever were at once.
+        outage: the status with which every request inside /api/v2 is turned away; None for none.
+        refused: requests turned away so.
     """
 
     latency_s: float
@@ -58,6 +61,8 @@ class PortalState:
     processes: Counter[str] = field(default_factory=Counter)
     in_flight: int = 0
     max_in_flight: int = 0
+    outage: int | None = None
+    refused: int = 0
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     binaries_by_case: Counter[str] = field(default_factory=Counter)
     expired_until: dict[str, float] = field(default_factory=dict)
@@ -142,6 +147,9 @@ async def _admit(request: web.Request, handler: _Handler) -> web.StreamResponse:
     with state.counted():
         if state.latency_s > 0:
             await asyncio.sleep(state.latency_s * random.lognormvariate(0, 0.25))
+        if state.outage is not None:
+            state.refused += 1
+            return _OUTAGES.get(state.outage, partial(_gateway_error, state.outage))()
         if state.token is not None and request.headers.get("Authorization") != f"Bearer {state.token}":
             return _unauthorized()
         return await handler(request)
@@ -191,6 +199,10 @@ def _expire_token(state: PortalState, digits: str) -> web.Response | None:
 
 
 def _reject(_state: PortalState, _digits: str) -> web.Response:
+    return _firewall_page()
+
+
+def _firewall_page() -> web.Response:
     page = "<html><head><title>Request Rejected</title></head><body>The request was rejected.</body></html>"
     return web.Response(text=page, content_type="text/html", status=403)
 
@@ -409,6 +421,9 @@ def _unauthorized() -> web.Response:
 def _gateway_error(status: int) -> web.Response:
     page = f"<html><body><h1>{status}</h1><p>Serviço indisponível no momento.</p></body></html>"
     return web.Response(text=page, content_type="text/html", status=status)
+
+
+_OUTAGES: dict[int, Callable[[], web.Response]] = {401: _unauthorized, 403: _firewall_page}
 
 
 def _cut(request: web.Request) -> web.Response:

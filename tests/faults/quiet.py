@@ -11,6 +11,8 @@ from tests.faults.evidence import Evidence
 from worker.context import open_context
 from worker.janitor import Janitor
 
+_CHECK_TIMEOUT_S = 600.0
+
 
 async def until_quiet(db: Database, *, timeout_s: float) -> tuple[int, int]:
     """Wait until every job is final and every delivery has ended; return how many are not."""
@@ -38,7 +40,7 @@ async def settle_and_check(settings: Settings, evidence: Evidence, *, timeout_s:
     Args:
         settings: that lead to the backends without any fault between.
     """
-    async with open_database(settings) as db:
+    async with open_database(settings, patience_s=_CHECK_TIMEOUT_S) as db:
         jobs, deliveries = await until_quiet(db, timeout_s=timeout_s)
         if jobs or deliveries:
             return [Violation("everything ends", f"{jobs} jobs, {deliveries} deliveries after {timeout_s} s")]

@@ -15,7 +15,6 @@ from service.core.errors import (
     LeaseLostError,
     PortalError,
     PortalPausedError,
-    PortalThrottledError,
     SecrecyError,
 )
 from service.core.jobs import Job
@@ -90,8 +89,6 @@ async def _run(context: Context, job: Job, ledger: Ledger) -> End:
     try:
         record = await _read_process(context, job)
     except PortalPausedError as error:
-        if isinstance(error, PortalThrottledError):
-            await context.portal_limit.throttled(error.retry_after_s)
         return _wait_for_portal(context, job, error)
     except (CodexFailureError, *PASSING_ERRORS) as error:
         return _retry_later(context, job, error) or _settle(job, ledger, error=_reason(error))
