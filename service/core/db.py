@@ -1,15 +1,16 @@
 """PostgreSQL: the pool, its time-outs, and the schema."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 import orjson
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random
 
-from service.core.errors import DatabaseUnavailableError, SchemaError
+from service.core.errors import DatabaseConflictError, DatabaseUnavailableError, SchemaError
 from service.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,12 +20,16 @@ else:
     Connection = asyncpg.Connection
     Pool = asyncpg.Pool
 
+T = TypeVar("T")
+
 SCHEMA_VERSION = 1
 _CONNECT_TIMEOUT_S = 2.0
 _COMMAND_TIMEOUT_S = 5.0
 # One lock for everybody who would change the schema at the same time; the number is arbitrary.
 _SCHEMA_LOCK = 4_127_650_065
 
+# What undoes a transaction that did no wrong. Our lock order leaves hardly a chance for it.
+_CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 # What says that the server is away or cannot serve now, as opposed to a statement that is wrong.
 _UNAVAILABLE = (
     OSError,
@@ -39,8 +44,6 @@ _UNAVAILABLE = (
     asyncpg.QueryCanceledError,
     asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
     asyncpg.InsufficientResourcesError,
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
@@ -60,10 +63,13 @@ class Database:
         Raises:
             DatabaseUnavailableError: no connection within two seconds, the server went away, or the whole
                 block took longer than this process has patience for.
+            DatabaseConflictError: a deadlock or a serialization failure.
         """
         try:
             async with asyncio.timeout(self._patience_s), self._lent() as conn:
                 yield conn
+        except _CONFLICTS as error:
+            raise DatabaseConflictError(f"{type(error).__name__}: the transaction was undone") from error
         except _UNAVAILABLE as error:
             raise DatabaseUnavailableError(f"{type(error).__name__}: the database did not answer") from error
 
@@ -84,6 +90,25 @@ class Database:
         """Lend a connection inside one transaction, committed when the block ends well."""
         async with self.connection() as conn, conn.transaction():
             yield conn
+
+    async def in_transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do the work in one transaction, and all of it again when PostgreSQL undid it for another's.
+
+        Raises:
+            DatabaseUnavailableError: as `connection`; a conflict after three tries.
+        """
+        tries = AsyncRetrying(
+            retry=retry_if_exception_type(DatabaseConflictError),
+            stop=stop_after_attempt(3),
+            wait=wait_random(0.0, 0.1),
+            reraise=True,
+        )
+
+        async def once() -> T:
+            async with self.transaction() as conn:
+                return await work(conn)
+
+        return await tries(once)
 
 
 @asynccontextmanager

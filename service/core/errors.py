@@ -53,6 +53,10 @@ class DatabaseUnavailableError(AutosError):
     """PostgreSQL does not answer, or cannot serve now; trying again can help."""
 
 
+class DatabaseConflictError(DatabaseUnavailableError):
+    """PostgreSQL undid the transaction in favour of another one; done again, it will hardly meet it again."""
+
+
 class SchemaError(AutosError):
     """The database holds no schema, or one that this version does not know."""
 

@@ -7,6 +7,7 @@ from aiohttp import web
 from service import answers
 from service.core import cnj, documents, jobs, settlement, submission, subscriptions
 from service.core.crash_points import crash_point
+from service.core.db import Connection
 from service.core.errors import NotFoundError
 from service.core.jobs import Job
 from service.core.outbound import OutboundPolicy, parse_destination
@@ -41,12 +42,11 @@ async def cancel_job(request: web.Request) -> web.Response:
     """Stop a job that nobody else waits for; what is available stays available."""
     read_query(request, NoQuery)
     job_id, app = path_uuid(request, "job_id"), request.app
-    async with app[DATABASE].transaction() as conn:
-        delivery_ids = await settlement.cancel(conn, job_id, request[CLIENT].id)
-        job = await jobs.get_for_client(conn, job_id, request[CLIENT].id)
+    client_id = request[CLIENT].id
+    delivery_ids = await app[DATABASE].in_transaction(lambda conn: settlement.cancel(conn, job_id, client_id))
     crash_point("job.cancelled")
     await app[QUEUE].ring_deliveries(delivery_ids)
-    return await show_status(request, job)
+    return await get_job(request)
 
 
 async def retry_job(request: web.Request) -> web.Response:
@@ -55,10 +55,10 @@ async def retry_job(request: web.Request) -> web.Response:
     job_id, app = path_uuid(request, "job_id"), request.app
     body = await read_json(request, RetryRequest) if request.can_read_body else RetryRequest()
     url = checked_webhook_url(request, body.webhook_url)
-    async with app[DATABASE].transaction() as conn:
-        submitted = await submission.retry(
-            conn, job_id, request[CLIENT].id, webhook_url=url, settings=app[SETTINGS]
-        )
+    client_id = request[CLIENT].id
+    submitted = await app[DATABASE].in_transaction(
+        lambda conn: submission.retry(conn, job_id, client_id, webhook_url=url, settings=app[SETTINGS])
+    )
     await _ring(request, submitted)
     return await _show_submission(request, submitted)
 
@@ -68,16 +68,16 @@ async def submit(
 ) -> Submission:
     """Write the submission, then ring; a ring that Redis does not take is the sweep's to repeat."""
     app, url = request.app, checked_webhook_url(request, webhook_url)
-    async with app[DATABASE].transaction() as conn:
-        submitted = await submission.submit(
-            conn,
-            number,
-            request[CLIENT].id,
-            webhook_url=url,
-            force_refresh=force_refresh,
-            settings=app[SETTINGS],
+    client_id = request[CLIENT].id
+
+    async def write(conn: Connection) -> Submission:
+        written = await submission.submit(
+            conn, number, client_id, webhook_url=url, force_refresh=force_refresh, settings=app[SETTINGS]
         )
         crash_point("submission.written")
+        return written
+
+    submitted = await app[DATABASE].in_transaction(write)
     await _ring(request, submitted)
     return submitted
 

@@ -100,6 +100,17 @@ async def test_a_document_that_is_listed_again_is_fetched_by_the_same_job(
     assert await _list(db, job, A) == {A: "pending"}
 
 
+async def test_five_thousand_documents_are_listed_in_one_transaction(
+    db: Database, settings: Settings
+) -> None:
+    job = await _running_job(db, settings)
+    uuids = [UUID(int=number) for number in range(5000)]
+    for _ in range(2):
+        assert set((await _list(db, job, *uuids)).values()) == {"pending"}
+    async with db.connection() as conn:
+        assert (await documents.count(conn, NUMBER)).total == 5000
+
+
 async def test_what_failed_is_taken_up_by_the_next_job_and_not_by_the_same(
     db: Database, settings: Settings
 ) -> None:

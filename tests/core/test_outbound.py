@@ -29,6 +29,7 @@ from service.core.outbound import (
 )
 from service.core.settings import Settings
 from tests.wire import answer_nothing, answering, open_wire
+from tests.world import until
 
 SANDBOX = Settings(webhook_allow_private=True)
 PUBLIC_ADDRESS = "8.8.4.4"  # never connected to: each test that names it is refused before
@@ -391,6 +392,36 @@ async def test_who_gets_no_turn_at_an_endpoint_is_told_so_and_other_endpoints_ar
         await turns.aclose()
         async with outbound.turn("http://127.0.0.1:81/", within_s=0.01):
             pass
+
+
+async def test_forty_dead_names_hold_no_other_endpoint_up() -> None:
+    """DNS says nothing of them; whoever has an address is called meanwhile."""
+
+    class DeadDNS(MadeUpDNS):
+        asked = 0
+
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+        ) -> list[ResolveResult]:
+            if host.startswith("dead"):
+                self.asked += 1
+                await asyncio.Event().wait()
+            return await super().resolve(host, port, family)
+
+    dns = DeadDNS(alive=[["127.0.0.1"]])
+    async with open_wire(OK) as wire, open_outbound(SANDBOX, resolver=dns) as outbound:
+
+        async def post(label: str) -> Reply:
+            url = f"http://{label}.escritorio.com.br:{wire.port}/"
+            async with outbound.turn(url):
+                return await outbound.post(url, body=b"", headers={}, timeout_s=30)
+
+        waiting = [asyncio.create_task(post(f"dead{number}")) for number in range(40)]
+        await until(lambda: dns.asked == 40)
+        assert (await post("alive")).status == 200
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
 
 
 async def test_turns_are_given_in_the_order_of_asking() -> None:

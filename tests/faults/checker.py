@@ -27,7 +27,8 @@ _DEFECTS = (
     "coroutine ignored GeneratorExit",
     "was never awaited",
 )
-_SPARE_FDS = 10
+# The pools to PostgreSQL, Redis, S3 and the portal keep what they opened; a leak grows with every fault.
+_SPARE_FDS = 40
 _SPARE_BYTES = 100 * 1024 * 1024
 
 Invariant: TypeAlias = Callable[[Scene], Iterator[str]]

@@ -18,7 +18,7 @@ Fault: TypeAlias = Callable[[Cluster, random.Random, float], Awaitable[None]]
 
 _S3_SLOW_DOWN = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>invented</Message></Error>'
 
-_END_CONNECTIONS = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'autos'"
+END_CONNECTIONS = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'autos'"
 
 
 def _answer(status: str, body: bytes = b"", *headers: str) -> bytes:
@@ -76,7 +76,7 @@ async def _wipe_redis(cluster: Cluster, _rng: random.Random, lasts_s: float) -> 
 
 async def _end_connections(cluster: Cluster, _rng: random.Random, lasts_s: float) -> None:
     conn = await asyncpg.connect(cluster.backends["postgres"].url)
-    await conn.execute(_END_CONNECTIONS)
+    await conn.execute(END_CONNECTIONS)
     await conn.close()
     await asyncio.sleep(lasts_s / 2)
 
@@ -87,7 +87,7 @@ async def _make_read_only(cluster: Cluster, _rng: random.Random, lasts_s: float)
     for is_over, value in ((False, "on"), (True, "off")):
         await conn.execute(f"alter database autos set default_transaction_read_only = {value}")
         await conn.execute("set default_transaction_read_only = off")
-        await conn.execute(_END_CONNECTIONS)
+        await conn.execute(END_CONNECTIONS)
         if not is_over:
             await asyncio.sleep(lasts_s)
     await conn.close()

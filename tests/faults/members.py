@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -40,9 +40,11 @@ class Member:
         """Whether it lives (a stopped one does)."""
         return self._process is not None and self._process.returncode is None
 
-    async def start(self, crash_point: Point | None = None) -> None:
-        """Start it; with a crash point it ends itself there."""
-        variables = environment(self.settings)
+    async def start(
+        self, crash_point: Point | None = None, *, variables: Mapping[str, str] | None = None
+    ) -> None:
+        """Start it, with more environment variables; with a crash point it ends itself there."""
+        variables = environment(self.settings) | dict(variables or {})
         if crash_point:
             variables["AUTOS_CRASH_POINT"] = crash_point
         with self.log.open("ab") as log:

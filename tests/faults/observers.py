@@ -163,8 +163,8 @@ async def _redirects(request: web.Request, number: int) -> web.StreamResponse:
 async def _never_ends(request: web.Request, _number: int) -> web.StreamResponse:
     """A success: the status line decides."""
     response = web.StreamResponse()
-    await response.prepare(request)
     try:
+        await response.prepare(request)
         while True:
             await response.write(b"x" * 1024)
             await asyncio.sleep(0.01)

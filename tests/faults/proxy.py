@@ -5,6 +5,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from enum import Enum
 
 _CHUNK_BYTES = 64 * 1024
@@ -28,12 +29,14 @@ class FaultProxy:
         port: stays the same in every mood.
         target: the port behind it; may be changed when a server was started anew.
         canned: what is answered in that mood.
+        lose_answers_to: a connection that is asked this has it passed on, and is cut by the answer.
     """
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.port = 0
         self.canned = b""
+        self.lose_answers_to: bytes | None = None
         self._mood = Mood.THROUGH
         self._through = asyncio.Event()
         self._through.set()
@@ -94,21 +97,34 @@ class FaultProxy:
         await self._through.wait()
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target)
         self._writers.add(there_writer)
+        pair = _Pair()
         try:
             await asyncio.gather(
-                self._pump(reader, there_writer, is_answer=False),
-                self._pump(there_reader, writer, is_answer=True),
+                self._pass_on_requests(reader, there_writer, pair),
+                self._pass_on_answers(there_reader, writer, pair),
             )
         finally:
             self._writers.discard(there_writer)
             there_writer.close()
 
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool
+    async def _pass_on_requests(
+        self, reader: asyncio.StreamReader, there: asyncio.StreamWriter, pair: "_Pair"
     ) -> None:
         while data := await reader.read(_CHUNK_BYTES):
             await self._through.wait()
-            if is_answer and self._mood is Mood.DEAF:
+            if self.lose_answers_to and self.lose_answers_to in data:
+                pair.is_deaf = True
+            there.write(data)
+            await there.drain()
+        with suppress(OSError):
+            there.write_eof()
+
+    async def _pass_on_answers(
+        self, there: asyncio.StreamReader, writer: asyncio.StreamWriter, pair: "_Pair"
+    ) -> None:
+        while data := await there.read(_CHUNK_BYTES):
+            await self._through.wait()
+            if pair.is_deaf or self._mood is Mood.DEAF:
                 _reset(writer)
                 return
             writer.write(data)
@@ -124,6 +140,13 @@ class FaultProxy:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+
+@dataclass
+class _Pair:
+    """Two connections that belong together; once deaf, the next answer cuts them."""
+
+    is_deaf: bool = False
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

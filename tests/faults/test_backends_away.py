@@ -37,10 +37,10 @@ async def behind(
     empty: None, make_settings: MakeSettings, database_url: str, redis_url: str
 ) -> AsyncIterator[Behind]:
     async with AsyncExitStack() as stack:
-        postgres = await stack.enter_async_context(open_proxy(_port(database_url)))
-        redis = await stack.enter_async_context(open_proxy(_port(redis_url)))
+        postgres = await stack.enter_async_context(open_proxy(port_of(database_url)))
+        redis = await stack.enter_async_context(open_proxy(port_of(redis_url)))
         settings = make_settings(
-            database_url=_with_port(database_url, postgres.port), redis_url=_with_port(redis_url, redis.port)
+            database_url=with_port(database_url, postgres.port), redis_url=with_port(redis_url, redis.port)
         )
         world = await stack.enter_async_context(open_world(settings, with_worker=False))
         yield Behind(world, await world.caller(), postgres, redis, world.settings)
@@ -48,13 +48,13 @@ async def behind(
             await proxy.set_mood(Mood.THROUGH)
 
 
-def _port(url: str) -> int:
+def port_of(url: str) -> int:
     port = urlsplit(url).port
     assert port is not None
     return port
 
 
-def _with_port(url: str, port: int) -> str:
+def with_port(url: str, port: int) -> str:
     parts = urlsplit(url)
     host = (parts.netloc.rpartition("@")[0] + "@") if "@" in parts.netloc else ""
     return urlunsplit(parts._replace(netloc=f"{host}127.0.0.1:{port}"))

@@ -295,7 +295,7 @@ async def _a_task_that_failed_unseen(scratch: Scratch) -> None:
 
 @_plant("file descriptors and memory come back")
 async def _file_descriptors_that_stay_open(scratch: Scratch) -> None:
-    scratch.evidence.resources["worker fds"] = (20, 40)
+    scratch.evidence.resources["worker fds"] = (20, 80)
 
 
 @_plant("file descriptors and memory come back")

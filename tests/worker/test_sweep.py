@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from redis.asyncio import Redis
@@ -12,7 +12,7 @@ from service.core import clients, jobs, submission
 from service.core.db import Database
 from service.core.documents import Counts
 from service.core.jobs import Job
-from service.core.queue import JOBS_QUEUE
+from service.core.queue import JOBS_QUEUE, open_queue
 from service.core.settings import Settings
 from tests.conftest import MakeSettings
 from tests.world import World
@@ -75,6 +75,17 @@ async def test_redis_wiped_in_the_middle_loses_nothing(world: World, redis_url: 
     async with Redis.from_url(redis_url) as redis:
         await redis.flushdb()
     assert (await caller.wait_until_final("1003579-22.2025.8.26.0564"))["status"] == "completed"
+
+
+async def test_a_job_that_is_rung_for_many_times_is_done_once(world: World) -> None:
+    caller = await world.caller()
+    submitted = await caller.post("/jobs", json={"process_number": "1003579-22.2025.8.26.0564"})
+    async with open_queue(world.settings) as queue:
+        for fence in range(5):  # under as many names, so that Redis takes each for a ring of its own
+            assert await queue.ring_job(UUID(submitted.json["job_id"]), fence)
+    await caller.wait_until_final("1003579-22.2025.8.26.0564")
+    assert set(world.portal.binaries.values()) == {1}
+    assert world.portal.processes.total() == 1
 
 
 async def test_an_expired_lease_is_freed_once_however_many_sweep(context: Context) -> None:

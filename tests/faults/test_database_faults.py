@@ -1,0 +1,187 @@
+"""What PostgreSQL can do to a statement: each is a 503 that loses nothing, or is done again."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from service.core import db as database
+from service.core.db import Connection, Database, open_database
+from service.core.errors import DatabaseConflictError, DatabaseUnavailableError
+from service.sandbox.postgres import open_postgres
+from tests.conftest import MakeSettings
+from tests.faults.proxy import open_proxy
+from tests.faults.test_backends_away import port_of, with_port
+from tests.world import World, open_world
+
+CASE = "1003579-22.2025.8.26.0564"
+
+
+@pytest.mark.parametrize(
+    "sqlstate",
+    [
+        "53100",  # disk full
+        "53200",  # out of memory
+        "53300",  # too many connections
+        "57014",  # cancelled by a time-out
+        "57P01",  # shut down by an administrator
+        "57P03",  # starting up
+        "55P03",  # a lock that is not to be had
+        "25006",  # read-only: the wrong side of a failover
+        "08006",  # connection failure
+        "40001",
+        "40P01",
+    ],
+)
+async def test_what_the_server_cannot_do_now_is_told_from_what_is_wrong(db: Database, sqlstate: str) -> None:
+    with pytest.raises(DatabaseUnavailableError):
+        async with db.connection() as conn:
+            await conn.execute(f"do $$ begin raise exception 'no' using errcode = '{sqlstate}'; end $$")
+    with pytest.raises(asyncpg.SyntaxOrAccessError):
+        async with db.connection() as conn:
+            await conn.execute("selct 1")
+
+
+async def test_two_transactions_in_each_others_way_are_both_done(db: Database) -> None:
+    """A deadlock undoes one of them, which is done again as a whole."""
+    done, both_hold = Counter[str](), asyncio.Barrier(2)
+    async with db.connection() as conn:
+        await conn.execute(
+            """insert into clients (name, webhook_secret)
+               select name, sha256('0') from unnest('{a,b}'::text[]) name"""
+        )
+
+    async def swap(first: str, second: str) -> None:
+        is_first_try = True
+
+        async def work(conn: Connection) -> None:
+            nonlocal is_first_try
+            done[f"{first} begun"] += 1
+            await conn.execute("update clients set webhook_secret = sha256('1') where name = $1", first)
+            if is_first_try:
+                is_first_try = False
+                await both_hold.wait()
+            await conn.execute("update clients set webhook_secret = sha256('2') where name = $1", second)
+
+        await db.in_transaction(work)
+        done["ended"] += 1
+
+    await asyncio.gather(swap("a", "b"), swap("b", "a"))
+    assert done["ended"] == 2
+    assert done["a begun"] + done["b begun"] == 3
+
+
+async def test_a_conflict_that_does_not_end_is_given_up(db: Database) -> None:
+    times = 0
+
+    async def work(conn: Connection) -> None:
+        nonlocal times
+        times += 1
+        await conn.execute("do $$ begin raise exception 'no' using errcode = '40001'; end $$")
+
+    with pytest.raises(DatabaseConflictError):
+        await db.in_transaction(work)
+    assert times == 3
+
+
+async def test_a_commit_whose_answer_is_lost_has_happened_and_asking_again_joins_its_job(
+    empty: None, make_settings: MakeSettings, database_url: str
+) -> None:
+    async with open_proxy(port_of(database_url)) as proxy:
+        settings = make_settings(database_url=with_port(database_url, proxy.port))
+        async with open_world(settings, with_worker=False) as api:
+            caller = await api.caller()
+            proxy.lose_answers_to = b"COMMIT;"
+            answer = await caller.post("/jobs", json={"process_number": CASE})
+            proxy.lose_answers_to = None
+            assert answer.status == 503
+            again = await caller.post("/jobs", json={"process_number": CASE})
+            assert again.status == 202
+            async with api.db.connection() as conn:
+                rows = await conn.fetch("select id from jobs")
+    assert [str(row["id"]) for row in rows] == [again.json["job_id"]]
+
+
+@pytest.fixture
+async def own_api(make_settings: MakeSettings, tmp_path: Path) -> AsyncIterator[tuple[World, str]]:
+    """An API on a server of its own, of which all connections may be taken."""
+    async with open_postgres(tmp_path, durable=False) as url:
+        await database.upgrade(url)
+        async with open_world(make_settings(database_url=url), with_worker=False) as api:
+            yield api, url
+
+
+async def test_a_server_without_a_free_connection_is_a_503_and_serves_again_when_it_has_one(
+    own_api: tuple[World, str],
+) -> None:
+    api, url = own_api
+    caller = await api.caller()
+    taken = []
+    try:
+        with suppress(asyncpg.TooManyConnectionsError):
+            while True:
+                taken.append(await asyncpg.connect(url))
+        # The pool has one connection left, and wants more of them for so many calls.
+        answers = await asyncio.gather(*(caller.get(f"/processes/{CASE}") for _ in range(40)))
+        assert {answer.status for answer in answers} == {200, 503}
+    finally:
+        for conn in taken:
+            await conn.close()
+    answers = await asyncio.gather(*(caller.get(f"/processes/{CASE}") for _ in range(40)))
+    assert {answer.status for answer in answers} == {200}
+
+
+async def test_on_the_wrong_side_of_a_failover_jobs_are_refused_until_it_is_over(
+    own_api: tuple[World, str],
+) -> None:
+    api, url = own_api
+    caller = await api.caller()
+    await _make_read_only(url, "on")
+    answers = [await caller.post("/jobs", json={"process_number": CASE}) for _ in range(3)]
+    assert {answer.status for answer in answers} == {503}
+    await _make_read_only(url, "off")
+    async with asyncio.timeout(10):
+        while (answer := await caller.post("/jobs", json={"process_number": CASE})).status == 503:
+            await asyncio.sleep(0.05)
+    assert answer.status == 202
+
+
+async def _make_read_only(url: str, value: str) -> None:
+    conn = await asyncpg.connect(url)
+    await conn.execute("set default_transaction_read_only = off")
+    await conn.execute(f"alter database autos set default_transaction_read_only = {value}")
+    await conn.close()
+    await _end_ours(url)
+
+
+async def _end_ours(url: str) -> None:
+    conn = await asyncpg.connect(url)
+    await conn.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'autos'"
+    )
+    await conn.close()
+
+
+async def test_a_pool_whose_every_connection_was_ended_serves_again_by_itself(
+    own_api: tuple[World, str], make_settings: MakeSettings
+) -> None:
+    api, url = own_api
+    caller = await api.caller()
+    async with open_database(make_settings(database_url=url)) as db:
+        await asyncio.gather(*(caller.get(f"/processes/{CASE}") for _ in range(20)))
+        await _end_ours(url)
+        async with asyncio.timeout(10):
+            while (await caller.get(f"/processes/{CASE}/status")).status != 200:
+                await asyncio.sleep(0.05)
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    async with db.connection() as conn:
+                        assert await conn.fetchval("select 1") == 1
+                        break
+                except DatabaseUnavailableError:
+                    await asyncio.sleep(0.05)
