@@ -105,6 +105,7 @@ def make_settings(database_url: str, redis_url: str, s3_server: S3Server) -> Mak
                 "portal_concurrency": 32,
                 "portal_concurrency_start": 32,
                 "portal_pause_s": 0.3,
+                "portal_breaker_open_s": 0.3,
                 "job_retry_delays_s": (0.1, 0.2),
                 "quick_retry_wait_s": 0.01,
                 "webhook_allow_private": True,

@@ -59,19 +59,25 @@ class Downloads:
     async def _fetch_while_there_are(self, waiting: Iterator[Document]) -> None:
         # All consumers share one iterator: who is free takes the next.
         for document in waiting:
+            if self._is_ending():
+                return
             async with self._context.downloads:
-                # Asked with the place in hand: much can have happened while it was waited for.
-                if self.pause:
-                    return
-                if self._context.stopping.is_set():
-                    self.is_cut_short = True
+                if self._is_ending():
                     return
                 await self._fetch(document)
+
+    def _is_ending(self) -> bool:
+        """Whether nothing new may be begun; asked after each wait, which can be a long one."""
+        if self._context.stopping.is_set():
+            self.is_cut_short = True
+        return self.is_cut_short or self.pause is not None
 
     async def _fetch(self, document: Document) -> None:
         self._ledger.started(document)
         try:
             self._ledger.stored(await self._fetch_with_quick_tries(document))
+        except _NotBegunError:
+            log.info("document %s left alone: its run ends", document.id)  # it goes back with the job
         except PortalPausedError as error:
             self.pause = error
             self._miss(document, error, is_final=False, is_spent=False)
@@ -119,11 +125,14 @@ class Downloads:
         raise PortalThrottledError("the portal kept asking for fewer requests")
 
     async def _fetch_once(self, document: Document, number: int) -> Stored:
+        async with self._context.portal_limit.slot():
+            if self._is_ending():
+                raise _NotBegunError
+            return await self._carry_over(document, number)
+
+    async def _carry_over(self, document: Document, number: int) -> Stored:
         context = self._context
-        async with (
-            context.portal_limit.slot(),
-            context.portal.open_document(document.process_number, document.portal_uuid) as stream,
-        ):
+        async with context.portal.open_document(document.process_number, document.portal_uuid) as stream:
             # Every try of every run has a key of its own: a late write of a run that was taken for dead
             # can overwrite nothing, and the row says which object is real.
             run = f"{self._job.id.hex}-{self._job.fence}"
@@ -140,6 +149,10 @@ class Downloads:
         return Stored(
             document.id, stream.media_type, stored.size_bytes, stored.sha256, stored.key, datetime.now(UTC)
         )
+
+
+class _NotBegunError(Exception):
+    """While this document waited for its place, its run was paused or the process began to stop."""
 
 
 def _known_size(listed: int | None, announced: int | None) -> int | None:

@@ -127,12 +127,6 @@ class PortalThrottledError(PortalPausedError):
     code = "throttled"
 
 
-class PortalBreakerOpenError(PortalPausedError):
-    """The portal failed so often in a row that nobody asks it for a while."""
-
-    code = "portal_unavailable"
-
-
 class PortalUnauthorizedError(PortalPausedError):
     """401 with an empty body: our token is missing or has expired."""
 
@@ -162,6 +156,12 @@ class PortalBlockedError(PortalPausedError):
     """The gateway's firewall turned the request away."""
 
     code = "upstream_blocked"
+
+
+class PortalBreakerOpenError(PortalPausedError):
+    """The portal failed so often in a row that it is not asked at all for `retry_after_s`."""
+
+    code = "portal_unavailable"
 
 
 class RefusedError(PortalError):

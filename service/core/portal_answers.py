@@ -43,8 +43,8 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> PortalErro
         headers: looked up without regard to case, as an HTTP client's are.
         body: its beginning, or all of it.
     """
+    wait_s = retry_after_s(headers.get("Retry-After"))
     if status == 429:
-        wait_s = retry_after_s(headers.get("Retry-After"))
         return PortalThrottledError("the portal asked for fewer requests", retry_after_s=wait_s)
     if _FIREWALL.search(body):
         return _blocked()
@@ -54,10 +54,8 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> PortalErro
             return _refusal(status, said, body)
         case 404:
             return _absence(said)
-        case 500 if isinstance(said, dict) and "externalUrlService" in said:
-            return CodexFailureError("the court's document store failed")
         case _ if status >= 500 or status in {408, 425}:
-            return _unavailable(status, headers)
+            return _failure(status, said, wait_s)
         case _ if status < 400:
             return BadContentError(f"the portal answered {status} where 200 was expected")
         case _:
@@ -112,13 +110,6 @@ def _refusal(status: int, said: Any, body: bytes) -> PortalError:
     return _unauthorized() if status == 401 and not is_page else _blocked()
 
 
-def _unavailable(status: int, headers: Mapping[str, str]) -> PortalError:
-    if status == 503:
-        wait_s = retry_after_s(headers.get("Retry-After"))
-        return PortalOverloadedError("the portal answered 503", retry_after_s=wait_s)
-    return PortalUnavailableError(f"the portal answered {status}")
-
-
 def _absence(said: Any) -> PortalError:
     if isinstance(said, dict) and isinstance(said.get("timestamp"), int):
         return RefusedError("the portal does not know this path", code="unknown_route")
@@ -126,6 +117,14 @@ def _absence(said: Any) -> PortalError:
         return ProcessNotFoundError("the portal has no such process or document")
     # Somebody before the portal answered: that proves no absence.
     return BadContentError("the portal answered 404 without saying what is missing")
+
+
+def _failure(status: int, said: Any, wait_s: float | None) -> PortalError:
+    if status == 500 and isinstance(said, dict) and "externalUrlService" in said:
+        return CodexFailureError("the court's document store failed")
+    if status == 503:
+        return PortalOverloadedError("the portal answered 503", retry_after_s=wait_s)
+    return PortalUnavailableError(f"the portal answered {status}")
 
 
 def _unauthorized() -> PortalError:

@@ -28,8 +28,8 @@ JOBS_QUEUE = "autos:jobs"
 DELIVERIES_QUEUE = "autos:deliveries"
 
 REDIS_ERRORS = (RedisError, OSError, TimeoutError, RuntimeError)
-"""Everything that a Redis which is away, silent or full can raise. RuntimeError is uvloop's word, which redis-py
-passes on, for a connection that was cut while a command was being written."""
+"""Everything that a Redis which is away, silent or full can raise. RuntimeError is uvloop's word, which
+redis-py passes on, for a connection that was cut while a command was being written."""
 
 _RING_TIMEOUT_S = 1.5
 _AWAY_S = 1.0

@@ -68,13 +68,13 @@ class Settings(BaseSettings):
     portal_concurrency: PositiveInt = 10
     """The most requests in flight to the portal, over all workers."""
     portal_concurrency_start: PositiveInt = 4
-    portal_breaker_failures: PositiveInt = 10
-    """So many failures in a row, over all workers, keep everybody from asking for a while."""
-    portal_breaker_open_s: PositiveFloat = 5.0
-    """How long that while is at first; it doubles as long as the portal still fails, up to five minutes."""
     portal_read_timeout_s: PositiveFloat = 20.0
     portal_pause_s: PositiveFloat = 30.0
     """How long a job waits after the portal refused our token or our address."""
+    portal_breaker_failures: PositiveInt = 10
+    """After so many failures in a row, over all workers, the portal is left alone for a while."""
+    portal_breaker_open_s: Annotated[float, Field(gt=0, le=300)] = 15.0
+    """For how long at first; it doubles, up to five minutes, as long as the portal still fails."""
     portal_min_bytes_per_s: PositiveInt = 1024
     max_secrecy: Annotated[int, Field(ge=0, le=5)] = 0
 

@@ -75,9 +75,12 @@ def test_an_unknown_route_and_a_bad_id_have_codes_of_their_own() -> None:
     assert error_of(400, {}, b"").code == "bad_request"
 
 
-def test_a_throttled_answer_says_how_long_to_wait() -> None:
-    error = error_of(429, {"Retry-After": "12"}, b"")
-    assert isinstance(error, PortalThrottledError)
+@pytest.mark.parametrize(("status", "expected"), [(429, PortalThrottledError), (503, PortalOverloadedError)])
+def test_an_answer_that_asks_for_patience_says_how_long_to_wait(
+    status: int, expected: type[PortalThrottledError | PortalOverloadedError]
+) -> None:
+    error = error_of(status, {"Retry-After": "12"}, b"")
+    assert isinstance(error, expected)
     assert error.retry_after_s == 12
 
 

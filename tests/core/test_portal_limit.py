@@ -15,8 +15,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as NoRedisError
 
-from service.core.errors import StorageUnavailableError
-from service.core.portal_limit import HOLDERS, STATE, PortalLimit, open_portal_limit
+from service.core.errors import PortalOverloadedError, PortalThrottledError, RefusedError
+from service.core.portal_limit import PortalLimit, open_portal_limit
+from service.core.portal_shared import HOLDERS, STATE
 from service.core.settings import Settings
 from service.sandbox.binaries import find_redis
 
@@ -82,23 +83,53 @@ async def _set(redis: Redis, name: str) -> None:
 
 
 async def _most_at_once(limits: list[PortalLimit], count: int) -> int:
-    """Let `count` requests through, spread over the limits; return how many ever ran together."""
+    """Let `count` requests through, spread over the limits; return how many ever ran together.
+
+    They end in a refusal, which leaves the limit as it is.
+    """
     running = most = 0
 
     async def request(limit: PortalLimit) -> None:
         nonlocal running, most
-        # Ended by something that says nothing of the portal, or the limit would rise on the way.
-        with suppress(StorageUnavailableError):
+        with suppress(RefusedError):
             async with limit.slot():
                 running += 1
                 most = max(most, running)
                 await asyncio.sleep(0.01)
                 running -= 1
-                raise StorageUnavailableError
+                raise RefusedError("400")
 
     async with asyncio.timeout(20):
         await asyncio.gather(*(request(limits[index % len(limits)]) for index in range(count)))
     return most
+
+
+async def _throttled(limit: PortalLimit, retry_after_s: float | None) -> None:
+    """One request that the portal answers with 429."""
+    with suppress(PortalThrottledError):
+        async with limit.slot():
+            raise PortalThrottledError("429", retry_after_s=retry_after_s)
+
+
+async def _overloaded(limit: PortalLimit, retry_after_s: float | None) -> None:
+    """One request that the portal answers with 503."""
+    with suppress(PortalOverloadedError):
+        async with limit.slot():
+            raise PortalOverloadedError("503", retry_after_s=retry_after_s)
+
+
+async def _succeeded(limit: PortalLimit, times: int) -> None:
+    """So many requests, one after the other, that the portal answers well."""
+    for _ in range(times):
+        async with limit.slot():
+            pass
+
+
+async def _paused_s(redis: Redis) -> float:
+    """The pause that is left for all workers."""
+    until_ms = int(await cast("Awaitable[bytes]", redis.hget(STATE, "paused_until")))
+    seconds, microseconds = await redis.time()
+    return float(until_ms / 1000 - seconds - microseconds / 1e6)
 
 
 async def test_two_workers_together_never_pass_the_limit(redis: Redis) -> None:
@@ -138,7 +169,7 @@ async def test_a_place_that_is_held_long_is_renewed(redis: Redis) -> None:
 
 async def test_throttling_halves_the_limit_for_all_and_once_only(redis: Redis) -> None:
     async with open_portal_limit(redis, FOUR) as one, open_portal_limit(redis, FOUR) as two:
-        await asyncio.gather(*(limit.throttled(0.05) for limit in (one, two, one, two)))
+        await asyncio.gather(*(_throttled(limit, 0.05) for limit in (one, two, one, two)))
         assert await _limit(redis) == 2
         assert await _most_at_once([one, two], 12) == 2
 
@@ -147,14 +178,17 @@ async def test_the_limit_never_falls_below_one(redis: Redis) -> None:
     async with open_portal_limit(redis, FOUR) as limit:
         for _ in range(4):
             await _set(redis, "cut_at")
-            await limit.throttled(0)
+            await _throttled(limit, 0)
         assert await _most_at_once([limit], 3) == 1
 
 
 async def test_everybody_pauses_as_long_as_the_portal_asked(redis: Redis) -> None:
     async with open_portal_limit(redis, FOUR) as one, open_portal_limit(redis, FOUR) as two:
-        await one.throttled(30)
-        await two.throttled(None)  # a shorter pause takes nothing from a longer one
+        with suppress(PortalThrottledError):
+            async with two.slot():  # it begins before the pause and ends after
+                await _throttled(one, 30)
+                raise PortalThrottledError("429")
+        assert await _paused_s(redis) > 20  # a shorter pause takes nothing from a longer one
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2), two.slot():
                 pass
@@ -164,20 +198,33 @@ async def test_everybody_pauses_as_long_as_the_portal_asked(redis: Redis) -> Non
 
 async def test_no_pause_is_longer_than_an_hour(redis: Redis) -> None:
     async with open_portal_limit(redis, FOUR) as limit:
-        await limit.throttled(1e9)
-    seconds, _ = await redis.time()
-    until_ms = int(await cast("Awaitable[bytes]", redis.hget(STATE, "paused_until")))
-    assert until_ms / 1000 - seconds <= 3601
+        await _throttled(limit, 1e9)
+    assert 3000 < await _paused_s(redis) <= 3601
+
+
+async def test_a_503_halves_the_limit_too_and_pauses_nobody(redis: Redis) -> None:
+    async with open_portal_limit(redis, FOUR) as one, open_portal_limit(redis, FOUR) as two:
+        await _overloaded(one, None)
+        assert await _paused_s(redis) <= 0
+        assert await _limit(redis) == 2
+        assert await _most_at_once([one, two], 12) == 2
+
+
+async def test_a_503_that_says_how_long_to_wait_pauses_everybody_an_hour_at_most(redis: Redis) -> None:
+    async with open_portal_limit(redis, FOUR) as one, open_portal_limit(redis, FOUR) as two:
+        await _overloaded(one, 1e9)
+        assert 3000 < await _paused_s(redis) <= 3601
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2), two.slot():
+                pass
 
 
 async def test_the_limit_rises_by_one_after_as_many_successes_as_it_is_high(redis: Redis) -> None:
     settings = Settings(portal_concurrency=7, portal_concurrency_start=4)
     async with open_portal_limit(redis, settings) as limit:
-        for _ in range(4 + 5):
-            await limit.succeeded()
+        await _succeeded(limit, 4 + 5)
         assert await _limit(redis) == 6
-        for _ in range(100):
-            await limit.succeeded()
+        await _succeeded(limit, 100)
         assert await _limit(redis) == 7
         assert await _most_at_once([limit], 20) == 7
 
@@ -212,8 +259,8 @@ async def test_a_cancel_at_any_moment_leaks_no_place(redis: Redis) -> None:
 async def test_without_redis_a_few_places_of_our_own_stand_in() -> None:
     async with Redis.from_url("redis://127.0.0.1:1") as away, open_portal_limit(away, FOUR) as limit:
         assert await _most_at_once([limit], 12) == 4
-        await limit.throttled(0.1)
-        await limit.succeeded()
+        await _throttled(limit, 0.1)
+        await _succeeded(limit, 1)
         assert await _most_at_once([limit], 12) == 4
 
 

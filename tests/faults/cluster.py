@@ -152,6 +152,7 @@ def _settings(backends: dict[str, Backend], portal_url: str, token: str) -> Sett
             "portal_concurrency_start": 16,
             "portal_read_timeout_s": 3.0,
             "portal_pause_s": 0.5,
+            "portal_breaker_open_s": 0.5,
             "fresh_s": 2,
             "lease_s": 3.0,
             "sweep_interval_s": 0.2,

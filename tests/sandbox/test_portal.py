@@ -511,6 +511,22 @@ async def test_the_hanging_process_never_answers_and_does_not_hold_up_the_end() 
     assert state_of(client).in_flight == 0
 
 
+async def test_an_outage_answers_everything_of_the_api_as_long_as_it_lasts() -> None:
+    (document, *_) = expected_documents(KNOWN)
+    paths = [process_path(KNOWN), binary_path(KNOWN, document.uuid), "/api/v2/nothing"]
+    async with open_client() as client:
+        state = state_of(client)
+        state.outage = 503
+        for path in paths:
+            async with client.get(path) as response:
+                assert (response.status, await response.read()) == (503, b"")
+        assert (state.turned_away, state.in_flight) == (3, 0)
+        async with client.get("/") as response:
+            assert response.status == 200
+        state.outage = None
+        await read_process(client, KNOWN)
+
+
 # What it remembers --------------------------------------------------------------------------------
 
 

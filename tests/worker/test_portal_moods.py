@@ -60,7 +60,7 @@ async def test_a_portal_that_fails_is_left_alone_but_for_probes(
         await _until_it_waits(caller, "portal_unavailable")
         await until(lambda: world.portal.in_flight == 0)
         # Two failures open it; what was on its way by then is all that comes after them.
-        assert world.portal.refused <= 2 + 3
+        assert world.portal.turned_away <= 2 + 3
 
 
 async def test_only_the_deadline_ends_the_wait(empty: None, make_settings: MakeSettings) -> None:

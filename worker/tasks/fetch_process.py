@@ -13,6 +13,7 @@ from service.core.documents import Document
 from service.core.errors import (
     CodexFailureError,
     LeaseLostError,
+    PortalBreakerOpenError,
     PortalError,
     PortalPausedError,
     SecrecyError,
@@ -98,6 +99,10 @@ async def _run(context: Context, job: Job, ledger: Ledger) -> End:
     pending = await ledger.while_leased(lambda: _record_list(context, job, record))
     crash_point("job.listed")
     await downloads.run(pending)
+    if isinstance(downloads.pause, PortalBreakerOpenError):
+        # The portal served this very process a moment ago: it may be these documents that it always fails on,
+        # which must not keep the breaker open until the deadline.
+        return _retry_later(context, job, downloads.pause) or _settle(job, ledger)
     if downloads.pause:
         return _wait_for_portal(context, job, downloads.pause)
     if downloads.is_cut_short:
@@ -181,8 +186,8 @@ def _retry_later(context: Context, job: Job, error: Exception) -> End | None:
     if job.retries >= len(delays):
         return None
     code = _reason(error).code
-    delay_s = _before_deadline(job, delays[job.retries])
-    return _hand_back(job, delay_s=delay_s, waiting_reason=code, is_retry=True)
+    delay_s = max(delays[job.retries], getattr(error, "retry_after_s", None) or 0.0)
+    return _hand_back(job, delay_s=_before_deadline(job, delay_s), waiting_reason=code, is_retry=True)
 
 
 def _before_deadline(job: Job, delay_s: float) -> float:
