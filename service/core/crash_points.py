@@ -1,7 +1,7 @@
 """Named places at which a test ends the process, as a power cut would.
 
-Nothing happens anywhere unless `AUTOS_CRASH_POINT` names one of them: the numbers say which step of the
-design it comes after, as CONTRIBUTING lists them. `tests/faults/test_crash_points.py` ends a process at each.
+Nothing happens anywhere unless the environment variable AUTOS_CRASH_POINT names one of them.
+`tests/faults/test_crash_points.py` ends a process at each; docs/faults.md says what must hold then.
 """
 
 import os
