@@ -18,14 +18,18 @@ from service.core.states import JobStatus
 _COLUMNS = """
     id, process_number, status, sequence, total_documents, completed_documents, failed_documents,
     processing_documents, downloaded_bytes, expected_bytes, progress_percentage, error_code, error_message,
-    waiting_reason, next_attempt_at, retries, crashes, fence, deadline_at, created_at, updated_at, started_at,
-    finished_at
+    waiting_reason, next_attempt_at, retries, crashes, fence, created_at, updated_at, started_at, finished_at,
+    extract(epoch from deadline_at - now())::float8 as left_s
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One row; the counts are of the process's documents as this job last wrote them."""
+    """One row; the counts are of the process's documents as this job last wrote them.
+
+    Attributes:
+        left_s: seconds to its deadline when the row was read, by the database's clock.
+    """
 
     id: UUID
     process_number: str
@@ -45,11 +49,11 @@ class Job:
     retries: int
     crashes: int
     fence: int
-    deadline_at: datetime
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    left_s: float
 
     @property
     def pending_documents(self) -> int:
@@ -225,7 +229,7 @@ async def hand_back(
     waiting_reason: str | None = None,
     is_retry: bool = False,
 ) -> None:
-    """Give the job up until `delay_s` from now: processing → pending; the caller holds the job.
+    """Give the job up until `delay_s` from now, or its deadline: processing → pending; the caller holds it.
 
     Args:
         waiting_reason: why it waits, for callers; None when it can go on at once elsewhere.
@@ -234,7 +238,8 @@ async def hand_back(
     await conn.execute(
         """update jobs
            set status = 'pending', lease_until = null, worker_id = null, waiting_reason = $3,
-               next_attempt_at = now() + $2::interval, ring_at = now() + $2::interval,
+               next_attempt_at = least(now() + $2::interval, greatest(now(), deadline_at)),
+               ring_at = least(now() + $2::interval, greatest(now(), deadline_at)),
                retries = retries + $4, completed_documents = $5, failed_documents = $6,
                processing_documents = 0, total_documents = $7
            where id = $1""",

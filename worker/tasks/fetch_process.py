@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from uuid import UUID
 
 from service.core import documents, jobs, processes
@@ -74,8 +73,7 @@ async def _run_as_owner(context: Context, job: Job, ledger: Ledger) -> list[UUID
 
 
 async def _run_until_deadline(context: Context, job: Job, ledger: Ledger) -> End:
-    left_s = (job.deadline_at - datetime.now(UTC)).total_seconds()
-    deadline = asyncio.timeout(left_s)
+    deadline = asyncio.timeout(job.left_s)
     try:
         async with deadline:
             return await _run(context, job, ledger)
@@ -177,7 +175,7 @@ def _hand_back(
 def _wait_for_portal(context: Context, job: Job, error: PortalPausedError) -> End:
     """Waiting for the portal costs neither a retry nor an attempt; only the deadline ends it."""
     delay_s = error.retry_after_s or context.settings.portal_pause_s
-    return _hand_back(job, delay_s=_before_deadline(job, delay_s), waiting_reason=error.code)
+    return _hand_back(job, delay_s=delay_s, waiting_reason=error.code)
 
 
 def _retry_later(context: Context, job: Job, error: Exception) -> End | None:
@@ -187,12 +185,7 @@ def _retry_later(context: Context, job: Job, error: Exception) -> End | None:
         return None
     code = _reason(error).code
     delay_s = max(delays[job.retries], getattr(error, "retry_after_s", None) or 0.0)
-    return _hand_back(job, delay_s=_before_deadline(job, delay_s), waiting_reason=code, is_retry=True)
-
-
-def _before_deadline(job: Job, delay_s: float) -> float:
-    left_s = (job.deadline_at - datetime.now(UTC)).total_seconds()
-    return max(0.0, min(delay_s, left_s))
+    return _hand_back(job, delay_s=delay_s, waiting_reason=code, is_retry=True)
 
 
 def _reason(error: Exception) -> Reason:
