@@ -70,7 +70,7 @@ NOT_AVAILABLE = Problem(
 GONE = Problem(
     "document-gone",
     410,
-    "The document's file is gone",
+    "The file of the document is gone",
     "It was stored and has vanished since. Ask for its process again, and it will be fetched again.",
 )
 JOB_FINAL = Problem(

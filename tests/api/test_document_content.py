@@ -8,7 +8,6 @@ from service.core.storage import Storage, open_storage
 from tests.world import Caller, World, open_world
 
 CASE = "1003579-22.2025.8.26.0564"
-pytestmark = pytest.mark.integration
 
 
 @pytest.fixture

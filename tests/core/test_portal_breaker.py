@@ -26,8 +26,6 @@ from service.core.portal_own import OwnPlaces
 from service.core.portal_shared import HOLDERS, STATE
 from service.core.settings import Settings
 
-pytestmark = pytest.mark.integration
-
 ONE = Settings(portal_concurrency=7, portal_concurrency_start=4, portal_breaker_failures=1)
 THREE = ONE.model_copy(update={"portal_breaker_failures": 3})
 

@@ -21,8 +21,6 @@ from service.core.portal_shared import HOLDERS, STATE
 from service.core.settings import Settings
 from service.sandbox.binaries import find_redis
 
-pytestmark = pytest.mark.integration
-
 FOUR = Settings(portal_concurrency=4, portal_concurrency_start=4)
 
 

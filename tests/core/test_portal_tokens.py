@@ -35,7 +35,6 @@ from tests.world import open_world
 
 NUMBER = "10035792220258260564"
 UUID_ = UUID("9a87a518-93e8-5bb6-af38-59189fe6c8f8")
-pytestmark = pytest.mark.integration
 
 Look: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]

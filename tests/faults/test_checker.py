@@ -28,7 +28,6 @@ from tests.s3 import open_client
 from tests.world import open_world
 
 NUMBERS = ["1003579-22.2025.8.26.0564", special_number(Special.CODEX_SOME), special_number(Special.UNKNOWN)]
-pytestmark = pytest.mark.integration
 
 
 @dataclass

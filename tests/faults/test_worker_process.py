@@ -13,7 +13,6 @@ from tests.faults.children import open_worker_process, peak_memory_bytes
 from tests.world import Caller, World, open_world
 
 MIB = 1024 * 1024
-pytestmark = pytest.mark.integration
 
 
 @pytest.fixture

@@ -2,15 +2,12 @@
 
 import asyncio
 
-import pytest
-
 from service.sandbox.cases import Special, special_number
 from tests.conftest import MakeSettings
 from tests.world import World, open_world
 from worker.main import open_worker
 
 NUMBER = special_number(Special.THOUSAND)
-pytestmark = pytest.mark.integration
 
 
 async def _under_way(world: World) -> None:

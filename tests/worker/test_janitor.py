@@ -16,7 +16,6 @@ from worker.janitor import Janitor
 
 CASE = "1003579-22.2025.8.26.0564"
 NOW = timedelta(0)
-pytestmark = pytest.mark.integration
 
 
 @pytest.fixture

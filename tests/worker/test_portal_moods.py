@@ -9,7 +9,6 @@ from tests.conftest import MakeSettings
 from tests.world import Caller, World, open_world, until
 
 CASE = "1003579-22.2025.8.26.0564"
-pytestmark = pytest.mark.integration
 
 
 async def _until_it_waits(caller: Caller, reason: str) -> dict[str, Any]:

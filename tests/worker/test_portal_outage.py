@@ -20,7 +20,6 @@ CASES = [
     "5316779-54.2023.8.13.0024",
 ]
 FAILURES = 3
-pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
