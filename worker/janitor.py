@@ -89,14 +89,11 @@ class Janitor:
             page = following
 
     async def _remove_unknown(self, listed: list[Listed], known: set[str]) -> int:
-        removed = 0
-        for one in listed:
-            if one.key in known or not self._is_old(one.modified_at):
-                continue
-            await self._context.storage.delete(one.key)
+        unknown = [one.key for one in listed if one.key not in known and self._is_old(one.modified_at)]
+        if unknown:
+            await self._context.storage.delete_many(unknown)
             crash_point("janitor.removed")
-            removed += 1
-        return removed
+        return len(unknown)
 
     async def _mark_lost(self, listed: list[Listed], known: set[str]) -> int:
         lost = 0

@@ -26,7 +26,7 @@ Point: TypeAlias = Literal[
     "delivery.noted",
     "sweep.freed",  # an expired lease
     "sweep.listed",  # what to ring for is marked as rung for, and was not
-    "janitor.removed",  # one of several objects
+    "janitor.removed",  # the objects of one page, and not the rest
 ]
 POINTS: tuple[Point, ...] = get_args(Point)
 EXIT_STATUS = 86

@@ -43,7 +43,7 @@ Kind: TypeAlias = Literal["timeout", "connection", "tls", "refused_destination",
 CONNECT_TIMEOUT_S = 5.0
 LOOKUP_TIMEOUT_S = 5.0
 REQUESTS_PER_ENDPOINT = 5
-TURN_TIMEOUT_S = 1.0
+TURN_TIMEOUT_S = 0.25
 KEPT_BODY_BYTES = 1024
 
 # A short body is read to its end, so that a well-behaved receiver does not see its connection reset.

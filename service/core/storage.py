@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -156,6 +156,15 @@ class Storage:
         """Remove the object; one that is not there is no error."""
         async with calling("delete_object", within_s=self._patience.call_s):
             await self._s3.delete_object(Bucket=self._bucket, Key=key)
+
+    async def delete_many(self, keys: Sequence[str]) -> None:
+        """Remove up to 1,000 objects with one call; those that are not there are no error."""
+        async with calling("delete_objects", within_s=self._patience.call_s):
+            answer = await self._s3.delete_objects(
+                Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+            )
+        if errors := answer.get("Errors"):
+            raise StorageUnavailableError(f"S3 delete_objects: {len(errors)} of {len(keys)} were not deleted")
 
     async def list_objects(self, prefix: str) -> AsyncIterator[list[Listed]]:
         """Yield the objects below a prefix, a page at a time, in the order of their keys."""

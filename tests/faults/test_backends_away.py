@@ -76,13 +76,13 @@ async def test_while_postgresql_is_away_callers_hear_503_within_three_seconds(
     assert {answer.status for answer in answers} == {503}
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers)
     await behind.postgres.set_mood(Mood.THROUGH)
-    await _until_it_answers(caller)
+    await _until_it_answers(caller, CASE)
 
 
-async def _until_it_answers(caller: Caller) -> None:
+async def _until_it_answers(caller: Caller, number: str) -> None:
     """No restart: the pool finds the server again by itself."""
     async with asyncio.timeout(10):
-        while (await caller.get(f"/processes/{CASE}/status")).status != 200:
+        while (await caller.get(f"/processes/{number}/status")).status != 200:
             await asyncio.sleep(0.1)
 
 
@@ -109,6 +109,7 @@ async def test_a_worker_outlives_its_backends(behind: Behind, which: str, mood: 
         await proxy.set_mood(mood)
         await asyncio.sleep(3)  # what is tested is that this much time passes
         await proxy.set_mood(Mood.THROUGH)
+        await _until_it_answers(behind.caller, number)
         assert (await behind.caller.wait_until_final(number))["status"] == "completed"
         assert worker.is_running
 
@@ -125,6 +126,7 @@ async def test_a_worker_keeps_what_it_fetched_while_postgresql_is_away_for_less_
         seen = behind.world.portal.binaries.total()
         await until(lambda: behind.world.portal.binaries.total() > seen + 100)
         await behind.postgres.set_mood(Mood.THROUGH)
+        await _until_it_answers(behind.caller, number)
         await behind.caller.wait_until_final(number)
     assert set(behind.world.portal.binaries.values()) == {1}
 
