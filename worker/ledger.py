@@ -154,7 +154,6 @@ class Ledger:
             lease_s=self._lease_s,
             downloaded_bytes=self.downloaded_bytes,
             in_flight=sum(min(1.0, done / size) for done, size in self._in_flight.values() if size),
-            has_advanced=self._cut.stored > 0,
         )
 
     async def _write_news(self, conn: Connection) -> None:
@@ -165,6 +164,7 @@ class Ledger:
             await documents.mark_started(conn, self._started[:started])
         if stored:
             await documents.mark_available(conn, self._stored[:stored])
+            await jobs.forget_crashes(conn, self._job)
         if missed:
             await documents.mark_missed(conn, self._missed[:missed])
 

@@ -189,20 +189,17 @@ async def record_progress(
     lease_s: float,
     downloaded_bytes: int,
     in_flight: float = 0.0,
-    has_advanced: bool = False,
 ) -> None:
     """Write the counts and renew the lease; the caller holds the job.
 
     Args:
         in_flight: the sum of the fractions (0 to 1) of the documents now being fetched.
-        has_advanced: whether documents became available, which no job does that kills its workers.
     """
     await conn.execute(
         """update jobs
            set lease_until = now() + $2::interval, total_documents = $3, completed_documents = $4,
                failed_documents = $5, processing_documents = $6, expected_bytes = $7,
                downloaded_bytes = greatest(downloaded_bytes, $8), updated_at = now(),
-               crashes = case when $10 then 0 else crashes end,
                progress_percentage = greatest(
                    progress_percentage,
                    least(99, 100 * ($4::int + $5::int + $9::float8) / greatest($3::int, 1)))
@@ -216,8 +213,12 @@ async def record_progress(
         counts.expected_bytes,
         downloaded_bytes,
         in_flight,
-        has_advanced,
     )
+
+
+async def forget_crashes(conn: Connection, job: Job) -> None:
+    """Note that documents became available, as with no job that kills its workers; the caller holds the job."""
+    await conn.execute("update jobs set crashes = 0 where id = $1 and crashes > 0", job.id)
 
 
 async def hand_back(

@@ -8,10 +8,18 @@ import pytest
 from service.core import jobs
 from service.sandbox.cases import Special, special_number
 from tests.world import World, until
-from worker.context import open_context
+from worker.context import Context, open_context
+from worker.sweep import Sweep
 from worker.tasks.fetch_process import fetch_process
 
 pytestmark = pytest.mark.integration
+
+
+async def _crash(context: Context, job_id: UUID) -> None:
+    async with context.db.connection() as conn:
+        await conn.execute("update jobs set next_attempt_at = now()")
+        await jobs.claim(conn, job_id, worker_id=context.worker_id, lease_s=-1)
+    await Sweep(context).free_expired_leases()
 
 
 async def test_a_worker_that_is_told_to_end_again_and_again_still_hands_its_job_back(api: World) -> None:
@@ -32,3 +40,17 @@ async def test_a_worker_that_is_told_to_end_again_and_again_still_hands_its_job_
         assert run.cancelled()
     shown = (await caller.get(f"/jobs/{job_id}")).json
     assert (shown["status"], shown["waiting_reason"]) == ("pending", None)
+
+
+async def test_a_short_run_that_brings_documents_in_makes_up_for_the_crashes_before_it(api: World) -> None:
+    """It ends before its first heartbeat, so that its last write is its only one."""
+    caller = await api.caller()
+    answer = await caller.post("/jobs", json={"process_number": special_number(Special.CODEX_SOME)})
+    job_id = UUID(answer.json["job_id"])
+    settings = api.settings.model_copy(update={"max_crashes": 2})
+    async with open_context(settings) as context:
+        await _crash(context, job_id)
+        await fetch_process(context, job_id)
+        await _crash(context, job_id)
+    shown = (await caller.get(f"/jobs/{job_id}")).json
+    assert (shown["status"], shown["completed_documents"]) == ("pending", 7)
