@@ -296,6 +296,8 @@ begin
     then
         new.sequence := old.sequence + 1;
         new.updated_at := now();
+        -- For callers who wait; sent with the commit, and lost without harm when nobody listens.
+        perform pg_notify('autos_jobs', new.id::text);
     end if;
     return new;
 end

@@ -17,7 +17,7 @@ from service.core.settings import Settings
 from service.core.states import DocumentStatus, JobStatus
 from service.core.storage import Storage
 from service.core.subscriptions import WebhookState
-from service.schemas import DocumentAnswer, FilesAnswer, Links, ProcessAnswer, StatusAnswer
+from service.schemas import DocumentAnswer, FilesAnswer, Links, ProcessAnswer, StatusAnswer, SummaryAnswer
 
 
 def json_response(
@@ -47,10 +47,12 @@ def document_answers(
     return [_document(document, settings, storage, now if presigned else None) for document in documents]
 
 
-def status_answer(job: Job, documents: list[DocumentAnswer], webhook: WebhookState) -> StatusAnswer:
-    """Show a job with its documents."""
+def status_answer(
+    job: Job, documents: list[DocumentAnswer] | None, webhook: WebhookState
+) -> StatusAnswer | SummaryAnswer:
+    """Show a job with its documents, or without their list."""
     is_waiting = job.status is JobStatus.PENDING and job.waiting_reason is not None
-    return StatusAnswer(
+    summary = SummaryAnswer(
         process_number=cnj.mask(job.process_number),
         job_id=job.id,
         status=job.status,
@@ -75,8 +77,8 @@ def status_answer(job: Job, documents: list[DocumentAnswer], webhook: WebhookSta
         created_at=job.created_at,
         started_at=job.started_at,
         completed_at=job.finished_at,
-        documents=documents,
     )
+    return summary if documents is None else StatusAnswer(**dict(summary), documents=documents)
 
 
 def process_answer(

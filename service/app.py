@@ -9,12 +9,13 @@ from typing import TypeVar
 from aiohttp import web
 
 from service.core.db import open_database
+from service.core.news import open_news
 from service.core.outbound import open_outbound
 from service.core.queue import open_queue
 from service.core.settings import Settings
 from service.core.storage import open_storage
 from service.handlers import documents, health, jobs, problems, processes, webhooks
-from service.keys import DATABASE, DRAINING, OUTBOUND, QUEUE, SETTINGS, STORAGE
+from service.keys import DATABASE, DRAINING, NEWS, OUTBOUND, QUEUE, SETTINGS, STORAGE
 from service.middleware import answer_problems, authenticate
 
 _MAX_BODY_BYTES = 64 * 1024
@@ -32,6 +33,7 @@ def create_app(settings: Settings) -> web.Application:
     app.cleanup_ctx.extend(
         [
             _opened(DATABASE, partial(open_database, patience_s=_DATABASE_PATIENCE_S)),
+            _opened(NEWS, open_news),
             _opened(QUEUE, open_queue),
             _opened(STORAGE, open_storage),
             _opened(OUTBOUND, open_outbound),

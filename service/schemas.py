@@ -1,7 +1,7 @@
 """What goes in and comes out: the requests and answers of the API."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
@@ -25,6 +25,13 @@ class ProcessQuery(Request):
 
 class NoQuery(Request):
     """For routes that take no query."""
+
+
+class StatusQuery(Request):
+    """The query of everything that shows a job; `wait` in seconds."""
+
+    wait: int | None = Field(None, ge=0, le=60)
+    fields: Literal["all", "summary"] = "all"
 
 
 class JobRequest(Request):
@@ -72,8 +79,8 @@ class DocumentAnswer(BaseModel):
     download_completed_at: datetime | None
 
 
-class StatusAnswer(BaseModel):
-    """A job with the documents of its process, as this client may see it."""
+class SummaryAnswer(BaseModel):
+    """A job, as this client may see it."""
 
     process_number: str
     job_id: UUID
@@ -99,6 +106,11 @@ class StatusAnswer(BaseModel):
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
+
+
+class StatusAnswer(SummaryAnswer):
+    """A job with the documents of its process."""
+
     documents: list[DocumentAnswer]
 
 

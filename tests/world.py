@@ -1,7 +1,7 @@
 """The whole of Autos in the test's own process: API, worker, stand-in portal, with real backends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +12,9 @@ from aiohttp.test_utils import TestServer
 from service.app import create_app
 from service.core import clients
 from service.core.db import Database
+from service.core.news import News
 from service.core.settings import Settings
-from service.keys import DATABASE
+from service.keys import DATABASE, NEWS
 from service.sandbox.portal import PORTAL_STATE, PortalState, create_portal
 from worker.main import open_worker
 
@@ -25,7 +26,7 @@ class Answer:
     """An HTTP answer, read to its end."""
 
     status: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     text: str
     json: Any
 
@@ -48,7 +49,7 @@ class Caller:
             text = await response.text()
             is_json = response.content_type.endswith("json")
             value = await response.json(content_type=None) if is_json else None
-            return Answer(response.status, dict(response.headers), text, value)
+            return Answer(response.status, response.headers, text, value)
 
     async def get(self, path: str, **options: Any) -> Answer:
         """GET."""
@@ -85,6 +86,7 @@ class World:
     http: aiohttp.ClientSession
     base_url: str
     portal: PortalState
+    news: News
     _stack: AsyncExitStack = field(repr=False, default_factory=AsyncExitStack)
 
     async def caller(self, name: str = "acme") -> Caller:
@@ -104,12 +106,12 @@ async def until(is_so: Callable[[], bool], *, timeout_s: float = 30) -> None:
 
 
 @asynccontextmanager
-async def open_api(settings: Settings) -> AsyncIterator[tuple[str, Database]]:
-    """Serve the API on a free port; yields its address and its database."""
+async def open_api(settings: Settings) -> AsyncIterator[tuple[str, Database, News]]:
+    """Serve the API on a free port; yields its address, its database and what it hears of jobs."""
     server = TestServer(create_app(settings), auto_decompress=False)
     await server.start_server()
     try:
-        yield str(server.make_url("")).rstrip("/"), server.app[DATABASE]
+        yield str(server.make_url("")).rstrip("/"), server.app[DATABASE], server.app[NEWS]
     finally:
         await server.close()
 
@@ -134,8 +136,8 @@ async def open_world(
     async with AsyncExitStack() as stack:
         portal_url, portal = await stack.enter_async_context(open_portal_stand_in(latency_s))
         settings = settings.model_copy(update={"portal_url": portal_url})
-        base_url, db = await stack.enter_async_context(open_api(settings))
+        base_url, db, news = await stack.enter_async_context(open_api(settings))
         if with_worker:
             await stack.enter_async_context(open_worker(settings))
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        yield World(settings, db, http, base_url, portal)
+        yield World(settings, db, http, base_url, portal, news)

@@ -13,8 +13,9 @@ from service.core.jobs import Job
 from service.core.outbound import OutboundPolicy, parse_destination
 from service.core.submission import Outcome, Submission
 from service.keys import CLIENT, DATABASE, QUEUE, SETTINGS, STORAGE
+from service.polling import Find, Tag, asked_wait_s, find_job, is_known, polling_headers
 from service.requests import read_json, read_query
-from service.schemas import JobRequest, NoQuery, RetryRequest
+from service.schemas import JobRequest, NoQuery, RetryRequest, StatusQuery
 
 _POLL_AGAIN_S = "1"
 
@@ -30,12 +31,26 @@ async def create_job(request: web.Request) -> web.Response:
 
 
 async def get_job(request: web.Request) -> web.Response:
-    """Show a job that this client subscribed to."""
-    read_query(request, NoQuery)
+    """Show a job that this client subscribed to; with `wait`, as soon as it changes."""
     job_id = path_uuid(request, "job_id")
-    async with request.app[DATABASE].connection() as conn:
-        job = await jobs.get_for_client(conn, job_id, request[CLIENT].id)
-    return await show_status(request, job)
+    client_id = request[CLIENT].id
+    return await show_polled(
+        request,
+        lambda conn: jobs.get_for_client(conn, job_id, client_id),
+        lambda job: f'W/"{job.sequence}"',
+    )
+
+
+async def show_polled(request: web.Request, find: Find, tag_of: Tag) -> web.Response:
+    """Answer with the job that `find` reads: at once or when it changes, or 304 when the caller has it."""
+    query = read_query(request, StatusQuery)
+    wait_s = asked_wait_s(request, query.wait)
+    job = await find_job(request, find, tag_of, wait_s=wait_s)
+    tag = tag_of(job)
+    headers = polling_headers(job, tag, wait_s=wait_s)
+    if is_known(request, tag):
+        return web.Response(status=304, headers=headers)
+    return await show_status(request, job, headers=headers, has_documents=query.fields == "all")
 
 
 async def cancel_job(request: web.Request) -> web.Response:
@@ -46,7 +61,9 @@ async def cancel_job(request: web.Request) -> web.Response:
     delivery_ids = await app[DATABASE].in_transaction(lambda conn: settlement.cancel(conn, job_id, client_id))
     crash_point("job.cancelled")
     await app[QUEUE].ring_deliveries(delivery_ids)
-    return await get_job(request)
+    async with app[DATABASE].connection() as conn:
+        job = await jobs.get_for_client(conn, job_id, client_id)
+    return await show_status(request, job)
 
 
 async def retry_job(request: web.Request) -> web.Response:
@@ -111,15 +128,21 @@ def checked_webhook_url(request: web.Request, url: str | None) -> str | None:
 
 
 async def show_status(
-    request: web.Request, job: Job, *, status: int = 200, headers: dict[str, str] | None = None
+    request: web.Request,
+    job: Job,
+    *,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    has_documents: bool = True,
 ) -> web.Response:
-    """Answer with the job, its documents and the client's webhook."""
+    """Answer with the job, its documents unless they are not wanted, and the client's webhook."""
     app = request.app
     async with app[DATABASE].connection() as conn:
-        rows = await documents.list_of_process(conn, job.process_number)
+        rows = await documents.list_of_process(conn, job.process_number) if has_documents else []
         webhook = await subscriptions.webhook_state(conn, job.id, request[CLIENT].id)
     shown = answers.document_answers(rows, settings=app[SETTINGS], storage=app[STORAGE])
-    return answers.json_response(answers.status_answer(job, shown, webhook), status=status, headers=headers)
+    answer = answers.status_answer(job, shown if has_documents else None, webhook)
+    return answers.json_response(answer, status=status, headers=headers)
 
 
 def api_prefix(request: web.Request) -> str:

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from service import answers, problems
 from service.core import cnj, documents, jobs, processes
-from service.handlers.jobs import api_prefix, show_status, submit
+from service.handlers.jobs import api_prefix, show_polled, submit
 from service.keys import CLIENT, DATABASE, SETTINGS, STORAGE
 from service.requests import read_query
 from service.schemas import NoQuery, ProcessQuery
@@ -32,10 +32,13 @@ async def get_process(request: web.Request) -> web.Response:
 async def get_status(request: web.Request) -> web.Response:
     """Show the progress of the client's newest job of this process, with every document."""
     number = cnj.parse_process_number(request.match_info["number"])
-    read_query(request, NoQuery)
-    async with request.app[DATABASE].connection() as conn:
-        job = await jobs.latest_for_client(conn, number, request[CLIENT].id)
-    return await show_status(request, job)
+    client_id = request[CLIENT].id
+    # The newest job may be another one the next time, and sequences begin anew with each.
+    return await show_polled(
+        request,
+        lambda conn: jobs.latest_for_client(conn, number, client_id),
+        lambda job: f'W/"{job.id.hex[:8]}-{job.sequence}"',
+    )
 
 
 async def get_files(request: web.Request) -> web.Response:

@@ -1,0 +1,245 @@
+"""Polling by the book: entity tags, waiting for a change, and when to come again."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from service.core.db import Database
+from service.core.jobs import Job
+from service.core.states import JobStatus
+from service.polling import retry_after_s
+from tests.conftest import MakeSettings
+from tests.faults.faults import END_CONNECTIONS
+from tests.world import Answer, Caller, World, open_world, until
+
+CASE = "1003579-22.2025.8.26.0564"
+pytestmark = pytest.mark.integration
+
+
+async def _submitted(caller: Caller) -> str:
+    job_id: str = (await caller.post("/jobs", json={"process_number": CASE})).json["job_id"]
+    return job_id
+
+
+async def _touch(db: Database, job_id: str) -> None:
+    """Let the job change in a way that callers see."""
+    async with db.connection() as conn:
+        await conn.execute(
+            "update jobs set downloaded_bytes = downloaded_bytes + 1 where id = $1", UUID(job_id)
+        )
+
+
+async def _waiting(
+    api: World, caller: Caller, path: str, job_id: str, **options: Any
+) -> asyncio.Task[Answer]:
+    """Begin a call that waits; return once it does."""
+    news = api.news
+    before = news.watching(UUID(job_id))
+    task = asyncio.create_task(caller.get(path, **options))
+    await until(lambda: news.watching(UUID(job_id)) > before)
+    return task
+
+
+@pytest.mark.parametrize("path", ["/jobs/{}", f"/processes/{CASE}/status"])
+async def test_a_state_that_the_caller_has_is_304_with_the_same_headers(api: World, path: str) -> None:
+    caller = await api.caller()
+    job_id = await _submitted(caller)
+    first = await caller.get(path.format(job_id))
+    assert first.headers["ETag"].startswith('W/"')
+    assert first.headers["Cache-Control"] == "private, no-cache"
+    for known in (
+        first.headers["ETag"],
+        first.headers["ETag"].removeprefix("W/"),
+        f'"x", {first.headers["ETag"]}',
+        "*",
+    ):
+        again = await caller.get(path.format(job_id), headers={"If-None-Match": known})
+        assert (again.status, again.text) == (304, "")
+        for name in ("ETag", "Cache-Control", "Retry-After"):
+            assert again.headers[name] == first.headers[name]
+    await _touch(api.db, job_id)
+    changed = await caller.get(path.format(job_id), headers={"If-None-Match": first.headers["ETag"]})
+    assert changed.status == 200
+    assert changed.headers["ETag"] != first.headers["ETag"]
+
+
+async def test_the_tag_of_a_job_is_its_sequence(api: World) -> None:
+    caller = await api.caller()
+    answer = await caller.get(f"/jobs/{await _submitted(caller)}")
+    assert answer.headers["ETag"] == f'W/"{answer.json["sequence"]}"'
+
+
+async def test_the_tag_of_a_process_tells_one_job_from_the_next(api: World) -> None:
+    """Sequences begin anew: the second job's first state is not what the caller has of the first."""
+    caller = await api.caller()
+    first = await _submitted(caller)
+    tag = (await caller.get(f"/processes/{CASE}/status")).headers["ETag"]
+    await caller.post(f"/jobs/{first}/cancel")
+    await _submitted(caller)
+    answer = await caller.get(f"/processes/{CASE}/status", headers={"If-None-Match": tag})
+    assert (answer.status, answer.json["sequence"]) == (200, 1)
+
+
+@pytest.mark.parametrize("path", ["/jobs/{}", f"/processes/{CASE}/status"])
+@pytest.mark.parametrize(
+    "how", [{"params": {"wait": "60"}}, {"headers": {"Prefer": "respond-async, wait=60"}}]
+)
+async def test_who_waits_is_answered_when_the_job_changes(api: World, path: str, how: dict[str, Any]) -> None:
+    caller = await api.caller()
+    job_id = await _submitted(caller)
+    task = await _waiting(api, caller, path.format(job_id), job_id, **how)
+    await _touch(api.db, job_id)
+    answer = await task
+    assert (answer.status, answer.json["sequence"]) == (200, 2)
+    assert answer.headers["Preference-Applied"] == "wait=60"
+
+
+async def test_who_waits_with_a_tag_that_is_old_is_answered_at_once(api: World) -> None:
+    caller = await api.caller()
+    job_id = await _submitted(caller)
+    tag = (await caller.get(f"/jobs/{job_id}")).headers["ETag"]
+    await _touch(api.db, job_id)
+    answer = await caller.get(f"/jobs/{job_id}", params={"wait": "60"}, headers={"If-None-Match": tag})
+    assert (answer.status, answer.json["sequence"]) == (200, 2)
+
+
+async def test_when_the_time_is_over_the_present_state_is_told(api: World) -> None:
+    caller = await api.caller()
+    job_id = await _submitted(caller)
+    shown = await caller.get(f"/jobs/{job_id}", params={"wait": "1"})
+    assert (shown.status, shown.json["sequence"]) == (200, 1)
+    known = await caller.get(
+        f"/jobs/{job_id}", params={"wait": "1"}, headers={"If-None-Match": shown.headers["ETag"]}
+    )
+    assert (known.status, known.headers["Preference-Applied"]) == (304, "wait=1")
+
+
+async def test_nobody_waits_for_a_job_that_has_ended(world: World) -> None:
+    caller = await world.caller()
+    job_id = await _submitted(caller)
+    await caller.wait_until_final(CASE)
+    answer = await caller.get(f"/jobs/{job_id}", params={"wait": "60"})
+    assert answer.json["status"] == "completed"
+    assert "Retry-After" not in answer.headers
+
+
+async def test_whoever_only_waits_sees_the_end_without_a_single_poll_too_many(world: World) -> None:
+    caller = await world.caller()
+    job_id = await _submitted(caller)
+    seen, headers = list[int](), dict[str, str]()
+    while True:
+        answer = await caller.get(f"/jobs/{job_id}", params={"wait": "60"}, headers=headers)
+        assert answer.status == 200
+        seen.append(answer.json["sequence"])
+        headers = {"If-None-Match": answer.headers["ETag"]}
+        if answer.json["status"] == "completed":
+            break
+    assert seen == sorted(set(seen))
+
+
+@pytest.mark.parametrize("wait", ["-1", "61", "soon"])
+async def test_a_wait_that_is_none_is_refused_in_the_query(api: World, wait: str) -> None:
+    caller = await api.caller()
+    answer = await caller.get(f"/jobs/{await _submitted(caller)}", params={"wait": wait})
+    assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, "#/wait")
+
+
+@pytest.mark.parametrize("prefer", ["wait=soon", "handling=lenient", "waiting=5", ""])
+async def test_a_preference_that_says_nothing_is_ignored(api: World, prefer: str) -> None:
+    caller = await api.caller()
+    answer = await caller.get(f"/jobs/{await _submitted(caller)}", headers={"Prefer": prefer})
+    assert answer.status == 200
+    assert "Preference-Applied" not in answer.headers
+
+
+async def test_a_summary_leaves_the_documents_out(world: World) -> None:
+    caller = await world.caller()
+    job_id = await _submitted(caller)
+    await caller.wait_until_final(CASE)
+    answer = await caller.get(f"/jobs/{job_id}", params={"fields": "summary"})
+    assert "documents" not in answer.json
+    assert answer.json["completed_documents"] == 26
+
+
+async def test_many_wait_on_one_process_with_one_subscription_to_the_database(
+    empty: None, make_settings: MakeSettings
+) -> None:
+    """A hundred callers wait, and two connections to PostgreSQL are enough for all of them."""
+    async with open_world(make_settings(database_pool_size=1), with_worker=False) as api:
+        caller = await api.caller()
+        job_id = await _submitted(caller)
+        calls = [
+            asyncio.create_task(caller.get(f"/jobs/{job_id}", params={"wait": "60", "fields": "summary"}))
+            for _ in range(100)
+        ]
+        await until(lambda: api.news.watching(UUID(job_id)) == 100)
+        await _touch(api.db, job_id)
+        answers = await asyncio.gather(*calls)
+    assert {answer.status for answer in answers} == {200}
+    assert {answer.json["sequence"] for answer in answers} == {2}
+
+
+async def test_news_come_again_after_the_connection_that_brought_them_was_cut(
+    api: World, database_url: str
+) -> None:
+    caller = await api.caller()
+    job_id = await _submitted(caller)
+    task = await _waiting(api, caller, f"/jobs/{job_id}", job_id, params={"wait": "60"})
+    conn = await asyncpg.connect(database_url)
+    await conn.execute(END_CONNECTIONS)
+    await conn.execute("update jobs set downloaded_bytes = 7")
+    await conn.close()
+    answer = await task
+    assert answer.status in (200, 503)
+    async with asyncio.timeout(10):
+        while (await caller.get(f"/jobs/{job_id}")).status != 200:
+            await asyncio.sleep(0.05)
+
+
+def _job(**changes: Any) -> Job:
+    now = datetime.now(UTC)
+    row: dict[str, Any] = {
+        "id": uuid4(),
+        "process_number": "",
+        "status": JobStatus.PROCESSING,
+        "error_code": None,
+        "error_message": None,
+        "waiting_reason": None,
+        "next_attempt_at": now,
+        "created_at": now,
+        "updated_at": now,
+        "started_at": now,
+        "finished_at": None,
+        "progress_percentage": 0.0,
+    }
+    numbers = {name: 0 for name in Job.__dataclass_fields__ if name not in row}
+    return Job(**{**numbers, **row, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected_s"),
+    [
+        ({}, 1),
+        ({"started_at": None, "status": JobStatus.PENDING}, 1),
+        ({"progress_percentage": 50.0}, 10),
+        ({"progress_percentage": 1.0}, 30),
+        ({"progress_percentage": 99.0}, 1),
+        ({"waiting_reason": "throttled", "in_s": 12}, 12),
+        ({"waiting_reason": "throttled", "in_s": 900}, 30),
+        ({"waiting_reason": "throttled", "in_s": -5}, 1),
+    ],
+)
+def test_retry_after_goes_by_the_pace_of_the_job(changes: dict[str, Any], expected_s: int) -> None:
+    now = datetime.now(UTC)
+    job = _job(
+        **{
+            "started_at": now - timedelta(seconds=40),
+            "next_attempt_at": now + timedelta(seconds=changes.pop("in_s", 0)),
+            **changes,
+        }
+    )
+    assert retry_after_s(job, now) == expected_s
