@@ -202,6 +202,21 @@ create table documents (
 );
 create unique index documents_one_row_per_object on documents (object_key);
 
+-- Requests that may be repeated ----------------------------------------------------------------------
+
+create table idempotency_keys (
+    client_id      uuid        not null references clients,
+    route          text        not null,
+    key            text        not null check (char_length(key) between 1 and 255),
+    request_sha256 bytea       not null check (octet_length(request_sha256) = 32),
+    status         smallint    not null,
+    location       text        not null,
+    body           bytea       not null,
+    created_at     timestamptz not null default now(),
+    primary key (client_id, route, key)
+);
+create index idempotency_keys_by_age on idempotency_keys (created_at);
+
 -- Who waits for what -------------------------------------------------------------------------------
 
 create table subscriptions (

@@ -24,8 +24,17 @@ def json_response(
     answer: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None
 ) -> web.Response:
     """Answer with a model as JSON, never to be kept by a shared cache."""
+    return body_response(encode(answer), status=status, headers=headers)
+
+
+def encode(answer: BaseModel) -> bytes:
+    """Return a model as JSON."""
     # asyncpg has a UUID class of its own, which orjson does not know.
-    body = orjson.dumps(answer.model_dump(), default=str, option=orjson.OPT_UTC_Z)
+    return orjson.dumps(answer.model_dump(), default=str, option=orjson.OPT_UTC_Z)
+
+
+def body_response(body: bytes, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """Answer with JSON that is made already."""
     return web.Response(
         body=body,
         status=status,

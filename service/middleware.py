@@ -13,6 +13,8 @@ from service.core.errors import (
     InvalidProcessNumberError,
     JobFinalError,
     JobSharedError,
+    KeyInUseError,
+    KeyReusedError,
     NotFoundError,
     NothingToRetryError,
     StorageUnavailableError,
@@ -36,6 +38,8 @@ _SAID: dict[type[Exception], problems.Problem] = {
     NotFoundError: problems.NOT_FOUND,
     JobFinalError: problems.JOB_FINAL,
     JobSharedError: problems.JOB_SHARED,
+    KeyInUseError: problems.KEY_IN_USE,
+    KeyReusedError: problems.KEY_REUSED,
     NothingToRetryError: problems.NOTHING_TO_RETRY,
 }
 
@@ -98,7 +102,7 @@ def _translate(error: Exception) -> ProblemError:
             return ProblemError(problems.INVALID_PROCESS_NUMBER, detail, errors=pointer)
         case DestinationRefusedError():
             return problems.invalid("#/webhook_url", str(error))
-        case NotFoundError() | JobFinalError() | JobSharedError() | NothingToRetryError():
+        case _ if type(error) in _SAID:
             return ProblemError(_SAID[type(error)], str(error))
         case DatabaseUnavailableError() | StorageUnavailableError():
             log.warning("%s", error)

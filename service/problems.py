@@ -73,6 +73,18 @@ GONE = Problem(
     "The file of the document is gone",
     "It was stored and has vanished since. Ask for its process again, and it will be fetched again.",
 )
+KEY_IN_USE = Problem(
+    "idempotency-key-in-use",
+    409,
+    "The first request with this key is under way",
+    "Repeat the request a moment later: you will get the first one's answer.",
+)
+KEY_REUSED = Problem(
+    "idempotency-key-reused",
+    422,
+    "The idempotency key belongs to another request",
+    "A key names one request: send a new one with another body.",
+)
 JOB_FINAL = Problem(
     "job-final", 409, "The job has ended already", "A job that has ended cannot be cancelled any more."
 )
@@ -106,6 +118,8 @@ CATALOGUE = {
         TIMEOUT,
         NOT_AVAILABLE,
         GONE,
+        KEY_IN_USE,
+        KEY_REUSED,
         JOB_FINAL,
         JOB_SHARED,
         NOTHING_TO_RETRY,

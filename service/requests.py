@@ -33,6 +33,21 @@ async def read_json(request: web.Request, model: type[R]) -> R:
     return _validate(model, _parse(await _read_body(request)))
 
 
+def idempotency_key(request: web.Request) -> str | None:
+    """Return the `Idempotency-Key`, a quoted string by its draft, taken bare too.
+
+    Raises:
+        ProblemError: 422, it is empty or longer than 255 characters.
+    """
+    given = request.headers.get("Idempotency-Key")
+    if given is None:
+        return None
+    key = given[1:-1] if len(given) >= 2 and given[0] == given[-1] == '"' else given
+    if not 1 <= len(key) <= 255 or not key.isprintable():
+        raise problems.invalid("#/Idempotency-Key", "should have 1 to 255 printable characters")
+    return key
+
+
 async def read_object(request: web.Request) -> tuple[bytes, dict[str, Any]]:
     """Return a JSON object of any shape, and the very bytes it came in; raises like `read_json`."""
     body = await _read_body(request)

@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
-from service.core import chores, documents
+from service.core import chores, documents, idempotency
 from service.core.crash_points import crash_point
 from service.core.errors import DatabaseUnavailableError, StorageUnavailableError
 from service.core.storage import Listed
@@ -50,7 +50,9 @@ class Janitor:
             return await chores.claim(conn, "janitor", again_s=self._context.settings.janitor_interval_s)
 
     async def clean(self) -> None:
-        """Abort old uploads, remove objects without a row, and mark rows without an object."""
+        """Forget old answers; remove objects without a row, mark rows without an object, abort uploads."""
+        async with self._context.db.connection() as conn:
+            await idempotency.forget_old(conn)
         removed, lost = 0, 0
         async for listed, known in self._compare():
             if known and not listed:

@@ -30,6 +30,14 @@ class KeyRefusedError(AutosError):
     """An API key that cannot be stored for this client; the message says why."""
 
 
+class KeyInUseError(AutosError):
+    """Another request with the same idempotency key is under way."""
+
+
+class KeyReusedError(AutosError):
+    """An idempotency key that belongs to another request."""
+
+
 class JobFinalError(AutosError):
     """The job has ended already and cannot be cancelled."""
 

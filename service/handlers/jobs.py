@@ -1,21 +1,24 @@
 """Jobs: submit one, see how it goes, cancel it, try it again."""
 
+import hashlib
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from aiohttp import web
 
 from service import answers
-from service.core import cnj, documents, jobs, settlement, submission, subscriptions
+from service.core import cnj, documents, idempotency, jobs, settlement, submission, subscriptions
 from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.errors import NotFoundError
+from service.core.idempotency import KeptAnswer, KeyedRequest
 from service.core.jobs import Job
 from service.core.outbound import OutboundPolicy, parse_destination
 from service.core.submission import Outcome, Submission
 from service.keys import CLIENT, DATABASE, QUEUE, SETTINGS, STORAGE
 from service.polling import Find, Tag, asked_wait_s, find_job, is_known, polling_headers
-from service.requests import read_json, read_query
-from service.schemas import JobRequest, NoQuery, RetryRequest, StatusQuery
+from service.requests import idempotency_key, read_json, read_query
+from service.schemas import JobRequest, NoQuery, Request, RetryRequest, StatusQuery
 
 _POLL_AGAIN_S = "1"
 
@@ -25,9 +28,55 @@ async def create_job(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     body = await read_json(request, JobRequest)
     number = cnj.parse_process_number(body.process_number)
-    return await _show_submission(
-        request, await submit(request, number, body.webhook_url, force_refresh=body.force_refresh)
-    )
+    url = checked_webhook_url(request, body.webhook_url)
+    client_id, settings = request[CLIENT].id, request.app[SETTINGS]
+
+    async def create(conn: Connection) -> Submission:
+        submitted = await submission.submit(
+            conn, number, client_id, webhook_url=url, force_refresh=body.force_refresh, settings=settings
+        )
+        crash_point("submission.written")
+        return submitted
+
+    return await _create_once(request, body, create)
+
+
+async def _create_once(
+    request: web.Request, body: Request, create: Callable[[Connection], Awaitable[Submission]]
+) -> web.Response:
+    """Create, answer and ring; a request repeated with its `Idempotency-Key` gets the first one's answer."""
+    keyed = None
+    if key := idempotency_key(request):
+        sha256 = hashlib.sha256(answers.encode(body)).digest()
+        keyed = KeyedRequest(request[CLIENT].id, request.path, key, sha256)
+
+    async def write(conn: Connection) -> tuple[KeptAnswer, Submission | None]:
+        if keyed and (kept := await idempotency.begin(conn, keyed)):
+            return kept, None
+        submitted = await create(conn)
+        answer = await _answer_of(conn, request, submitted)
+        if keyed:
+            await idempotency.keep(conn, keyed, answer)
+        return answer, submitted
+
+    answer, submitted = await request.app[DATABASE].in_transaction(write)
+    headers = {"Location": answer.location}
+    if submitted is None:
+        headers["Idempotent-Replayed"] = "true"
+    else:
+        await _ring(request, submitted)
+    if answer.status == 202:
+        headers["Retry-After"] = _POLL_AGAIN_S
+    return answers.body_response(answer.body, status=answer.status, headers=headers)
+
+
+async def _answer_of(conn: Connection, request: web.Request, submitted: Submission) -> KeptAnswer:
+    """Show the job without its documents, whose links would not last as long as the answer is kept."""
+    job = submitted.job
+    webhook = await subscriptions.webhook_state(conn, job.id, request[CLIENT].id)
+    status = 200 if submitted.outcome is Outcome.CACHED else 202
+    body = answers.encode(answers.status_answer(job, None, webhook))
+    return KeptAnswer(status, f"{api_prefix(request)}/jobs/{job.id}", body)
 
 
 async def get_job(request: web.Request) -> web.Response:
@@ -69,15 +118,15 @@ async def cancel_job(request: web.Request) -> web.Response:
 async def retry_job(request: web.Request) -> web.Response:
     """Start a new job for what an ended one left out: 202 with the new job."""
     read_query(request, NoQuery)
-    job_id, app = path_uuid(request, "job_id"), request.app
+    job_id = path_uuid(request, "job_id")
     body = await read_json(request, RetryRequest) if request.can_read_body else RetryRequest()
     url = checked_webhook_url(request, body.webhook_url)
-    client_id = request[CLIENT].id
-    submitted = await app[DATABASE].in_transaction(
-        lambda conn: submission.retry(conn, job_id, client_id, webhook_url=url, settings=app[SETTINGS])
-    )
-    await _ring(request, submitted)
-    return await _show_submission(request, submitted)
+    client_id, settings = request[CLIENT].id, request.app[SETTINGS]
+
+    async def create(conn: Connection) -> Submission:
+        return await submission.retry(conn, job_id, client_id, webhook_url=url, settings=settings)
+
+    return await _create_once(request, body, create)
 
 
 async def submit(
@@ -87,14 +136,11 @@ async def submit(
     app, url = request.app, checked_webhook_url(request, webhook_url)
     client_id = request[CLIENT].id
 
-    async def write(conn: Connection) -> Submission:
-        written = await submission.submit(
+    submitted = await app[DATABASE].in_transaction(
+        lambda conn: submission.submit(
             conn, number, client_id, webhook_url=url, force_refresh=force_refresh, settings=app[SETTINGS]
         )
-        crash_point("submission.written")
-        return written
-
-    submitted = await app[DATABASE].in_transaction(write)
+    )
     await _ring(request, submitted)
     return submitted
 
@@ -106,14 +152,6 @@ async def _ring(request: web.Request, submitted: Submission) -> None:
         await queue.ring_job(submitted.job.id, submitted.job.fence)
     await queue.ring_deliveries(submitted.delivery_ids)
     crash_point("submission.rung")
-
-
-async def _show_submission(request: web.Request, submitted: Submission) -> web.Response:
-    job = submitted.job
-    headers = {"Location": f"{api_prefix(request)}/jobs/{job.id}"}
-    if submitted.outcome is Outcome.CACHED:
-        return await show_status(request, job, headers=headers)
-    return await show_status(request, job, status=202, headers={**headers, "Retry-After": _POLL_AGAIN_S})
 
 
 def checked_webhook_url(request: web.Request, url: str | None) -> str | None:
