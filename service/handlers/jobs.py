@@ -48,7 +48,9 @@ async def _create_once(
     keyed = None
     if key := idempotency_key(request):
         sha256 = hashlib.sha256(answers.encode(body)).digest()
-        keyed = KeyedRequest(request[CLIENT].id, request.path, key, sha256)
+        # One route, whichever of its two addresses was called.
+        route = request.path.removeprefix("/api/v1")
+        keyed = KeyedRequest(request[CLIENT].id, route, key, sha256)
 
     async def write(conn: Connection) -> tuple[KeptAnswer, Submission | None]:
         if keyed and (kept := await idempotency.begin(conn, keyed)):
