@@ -217,7 +217,7 @@ async def record_progress(
 
 
 async def forget_crashes(conn: Connection, job: Job) -> None:
-    """Note that documents became available, as with no job that kills its workers; the caller holds the job."""
+    """Note that documents came in, as in no job that kills its workers; the caller holds the job."""
     await conn.execute("update jobs set crashes = 0 where id = $1 and crashes > 0", job.id)
 
 
