@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 _CONNECT_TIMEOUT_S = 2.0
+# A busy machine is no reason not to start; later on, who asks for a connection waits no longer than above.
+_START_TIMEOUT_S = 10.0
 _COMMAND_TIMEOUT_S = 5.0
 # One lock for everybody who would change the schema at the same time; the number is arbitrary.
 _SCHEMA_LOCK = 4_127_650_065
@@ -129,7 +131,7 @@ async def open_database(
             settings.database_url.get_secret_value(),
             min_size=1,
             max_size=settings.database_pool_size,
-            timeout=_CONNECT_TIMEOUT_S,
+            timeout=_START_TIMEOUT_S,
             command_timeout=_COMMAND_TIMEOUT_S,
             init=_init_connection,
             server_settings={
