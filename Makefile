@@ -15,7 +15,7 @@ LOCK_DEV := $(COMPILE) --extra dev --extra sandbox pyproject.toml
 LOCK_RUN := $(COMPILE) -c requirements-dev.lock pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check check-lock lock clean
+.PHONY: help run test coverage chaos check check-lock lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -24,7 +24,10 @@ help: ## Show this list
 run: $(STAMP) ## Start the sandbox in the foreground: servers, stand-in portal, API, worker (AUTOS_PORT=8000)
 	@$(PY) -m service.sandbox
 
-test: $(STAMP) ## Run the tests with coverage (ARGS="-k name" goes to pytest)
+test: $(STAMP) ## Run the tests (ARGS="-k name" goes to pytest)
+	$(PY) -m pytest $(ARGS)
+
+coverage: $(STAMP) ## Run the tests and show which lines none of them reached
 	$(PY) -m pytest --cov $(ARGS)
 
 chaos: $(STAMP) ## Load and one random fault at a time, then the invariants (CHAOS_MINUTES=3, CHAOS_SEED)

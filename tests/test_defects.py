@@ -13,7 +13,6 @@ from tests.world import FINAL, World
 
 CASE = "1003579-22.2025.8.26.0564"
 DIGITS = "10035792220258260564"
-pytestmark = pytest.mark.integration
 
 
 async def test_links_are_signed_for_the_keys_that_were_uploaded(world: World) -> None:

@@ -41,7 +41,6 @@ MAX_CRASHES = 3
 _STEP_TIMEOUT_S = 60.0
 
 T = TypeVar("T")
-pytestmark = pytest.mark.integration
 
 
 @dataclass

@@ -88,7 +88,6 @@ def test_the_readme_names_every_problem_and_every_error_code() -> None:
         assert f"`{code}`" in README, code
 
 
-@pytest.mark.integration
 async def test_the_guide_shows_a_webhook_with_every_member(world: World, receiver: Receiver) -> None:
     caller = await world.caller()
     await caller.get(f"/processes/{CASE}", params={"webhook_url": receiver.url})

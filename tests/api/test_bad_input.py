@@ -12,7 +12,6 @@ from service.problems import CATALOGUE
 from tests.world import Answer, Caller, World
 
 CASE = "1003579-22.2025.8.26.0564"
-pytestmark = pytest.mark.integration
 
 
 async def _nothing_created(world: World) -> bool:

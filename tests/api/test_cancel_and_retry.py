@@ -2,15 +2,12 @@
 
 from uuid import UUID, uuid4
 
-import pytest
-
 from service.core import jobs, settlement
 from service.sandbox.cases import Special, special_number
 from tests.receiver import Receiver
 from tests.world import Answer, Caller, World, until
 
 CASE = "1003579-22.2025.8.26.0564"
-pytestmark = pytest.mark.integration
 
 
 async def _submitted(caller: Caller, number: str = CASE, webhook_url: str | None = None) -> str:

@@ -13,7 +13,6 @@ from tests.world import Answer, Caller, World
 
 CASE = "1003579-22.2025.8.26.0564"
 OTHER = "0919992-11.2023.8.19.0001"
-pytestmark = pytest.mark.integration
 
 
 async def _post(caller: Caller, key: str, path: str = "/jobs", **body: Any) -> Answer:

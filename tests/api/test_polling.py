@@ -17,7 +17,6 @@ from tests.faults.faults import END_CONNECTIONS
 from tests.world import Answer, Caller, World, open_world, until
 
 CASE = "1003579-22.2025.8.26.0564"
-pytestmark = pytest.mark.integration
 
 
 async def _submitted(caller: Caller) -> str:

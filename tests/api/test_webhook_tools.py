@@ -13,8 +13,6 @@ from tests.receiver import Receiver
 from tests.wire import answer_nothing, open_wire
 from tests.world import Answer, World, open_world, until
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.mark.parametrize("form", ["json", "alias", "query"])
 async def test_a_good_url_is_valid_however_it_is_given(api: World, form: str) -> None:

@@ -3,8 +3,6 @@
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
-import pytest
-
 from service.core import clients, documents, jobs, settlement, submission
 from service.core.db import Database
 from service.core.documents import Missed, Stored
@@ -15,7 +13,6 @@ from service.core.states import JobStatus
 
 NUMBER = "10035792220258260564"
 A, B = UUID(int=1), UUID(int=2)
-pytestmark = pytest.mark.integration
 
 
 def _record(uuid: UUID) -> DocumentRecord:

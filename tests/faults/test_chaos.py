@@ -8,7 +8,7 @@ from tests.faults.chaos import run
 
 async def test_under_load_and_faults_no_invariant_breaks(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
-    report = await run(tmp_path, load_s=20, seed=seed)
+    report = await run(tmp_path, load_s=12, seed=seed)
     assert report.violations == [], "\n".join(report.lines())
     assert report.jobs.total() > 10
     assert report.deliveries["delivered"] > 0

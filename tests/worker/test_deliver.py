@@ -113,7 +113,6 @@ async def _until_ended(world: World) -> dict[str, Any]:
     return row
 
 
-@pytest.mark.integration
 async def test_a_cancelled_job_is_told_too(world: World, receiver: Receiver) -> None:
     await _settled_with_webhook(world, receiver.url)
     (got,) = await receiver.wait_for(1)
@@ -121,7 +120,6 @@ async def test_a_cancelled_job_is_told_too(world: World, receiver: Receiver) -> 
     assert (got.event["process_number"], got.event["error_code"]) == (MASKED, "cancelled")
 
 
-@pytest.mark.integration
 async def test_a_receiver_that_always_fails_is_given_up_after_the_schedule(
     world: World, receiver: Receiver
 ) -> None:
@@ -133,7 +131,6 @@ async def test_a_receiver_that_always_fails_is_given_up_after_the_schedule(
     assert len({one.headers["webhook-id"] for one in receiver.received}) == 1
 
 
-@pytest.mark.integration
 async def test_a_redirect_is_not_followed(world: World, receiver: Receiver) -> None:
     receiver.statuses = [302]
     receiver.headers = {"Location": receiver.url + "/elsewhere"}
@@ -143,7 +140,6 @@ async def test_a_redirect_is_not_followed(world: World, receiver: Receiver) -> N
     assert (await _until_ended(world))["attempts"] == 2
 
 
-@pytest.mark.integration
 async def test_a_receiver_that_hangs_holds_nobody_else_up(
     empty: None, make_settings: MakeSettings, receiver: Receiver
 ) -> None:
@@ -159,7 +155,6 @@ async def test_a_receiver_that_hangs_holds_nobody_else_up(
             assert await conn.fetchval("select max(rounds) from deliveries where status = 'pending'") == 0
 
 
-@pytest.mark.integration
 async def test_a_round_that_comes_late_has_links_that_count_from_now(api: World) -> None:
     delivery_id = await _settled_with_webhook(api, "https://hooks.example.com/")
     async with api.db.connection() as conn:
@@ -173,7 +168,6 @@ async def test_a_round_that_comes_late_has_links_that_count_from_now(api: World)
         assert claimed.next_attempt_at > due
 
 
-@pytest.mark.integration
 async def test_of_many_senders_one_gets_the_delivery(api: World) -> None:
     delivery_id = await _settled_with_webhook(api, "https://hooks.example.com/")
 
@@ -185,7 +179,6 @@ async def test_of_many_senders_one_gets_the_delivery(api: World) -> None:
     assert sum(one is not None for one in claims) == 1
 
 
-@pytest.mark.integration
 async def test_a_sender_whose_claim_ran_out_can_note_nothing(api: World) -> None:
     delivery_id = await _settled_with_webhook(api, "https://hooks.example.com/")
     async with api.db.connection() as conn:
@@ -201,7 +194,6 @@ async def test_a_sender_whose_claim_ran_out_can_note_nothing(api: World) -> None
     assert (await _delivery(api))["status"] == "delivered"
 
 
-@pytest.mark.integration
 async def test_a_call_repeated_while_its_webhook_waits_for_hours_has_it_sent_at_once(
     world: World, receiver: Receiver
 ) -> None:
@@ -219,7 +211,6 @@ async def test_a_call_repeated_while_its_webhook_waits_for_hours_has_it_sent_at_
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize(("is_being_sent", "deliveries_made"), [(False, 1), (True, 2)])
 async def test_a_call_that_meets_a_sending_under_way_is_told_again(
     api: World, is_being_sent: bool, deliveries_made: int
@@ -243,7 +234,6 @@ async def test_a_call_that_meets_a_sending_under_way_is_told_again(
         assert await conn.fetchval("select count(*) from deliveries") == deliveries_made
 
 
-@pytest.mark.integration
 async def test_above_a_hundred_documents_the_webhook_names_the_place_of_the_list(
     world: World, receiver: Receiver
 ) -> None:

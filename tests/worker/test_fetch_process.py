@@ -3,16 +3,12 @@
 import asyncio
 from uuid import UUID
 
-import pytest
-
 from service.core import jobs
 from service.sandbox.cases import Special, special_number
 from tests.world import World, until
 from worker.context import Context, open_context
 from worker.sweep import Sweep
 from worker.tasks.fetch_process import fetch_process
-
-pytestmark = pytest.mark.integration
 
 
 async def _crash(context: Context, job_id: UUID) -> None:
