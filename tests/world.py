@@ -67,6 +67,8 @@ class Caller:
                 if last.get("status"):
                     await asyncio.sleep(0.05)
                 answer = await self.get(f"/processes/{number}/status")
+                if answer.status == 503:  # a busy machine; who polls comes again, as the answer says
+                    continue
                 assert answer.status == 200, answer.text
                 now: dict[str, Any] = answer.json
                 if now["job_id"] == last.get("job_id"):
