@@ -44,6 +44,25 @@ async def test_fifty_submissions_at_once_make_one_job(db: Database, settings: Se
     assert [one.outcome for one in submitted].count(Outcome.CREATED) == 1
 
 
+async def test_a_submission_that_waited_for_another_makes_the_newest_job(
+    db: Database, settings: Settings
+) -> None:
+    """Its transaction began first, and its job is created last."""
+    client = await _client(db)
+    async with db.transaction() as early:
+        await early.execute("select now()")
+        first = await _submit(db, client, settings)
+        async with db.transaction() as conn:
+            await settlement.cancel(conn, first.job.id, client.id)
+        second = await submission.submit(
+            early, NUMBER, client.id, webhook_url=None, force_refresh=False, settings=settings
+        )
+    async with db.connection() as conn:
+        latest = await jobs.latest(conn, NUMBER)
+    assert latest
+    assert latest.id == second.job.id != first.job.id
+
+
 async def test_one_of_many_workers_gets_the_job(db: Database, settings: Settings) -> None:
     job = (await _submit(db, await _client(db), settings)).job
     claims = await asyncio.gather(*(_claim(db, job) for _ in range(20)))

@@ -67,9 +67,10 @@ class Job:
 
 async def create(conn: Connection, number: str, *, deadline_s: int) -> Job:
     """Write a new pending job; the caller holds the process's lock and rings after the commit."""
+    # Not `now()`, the transaction's start: who waited for the process's lock began before the last job ended.
     row = await conn.fetchrow(
-        f"""insert into jobs (process_number, deadline_at, ring_at)
-            values ($1, now() + $2::interval, now() + interval '2 s')
+        f"""insert into jobs (process_number, created_at, deadline_at, ring_at)
+            values ($1, clock_timestamp(), now() + $2::interval, now() + interval '2 s')
             returning {_COLUMNS}""",
         number,
         timedelta(seconds=deadline_s),
