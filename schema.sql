@@ -1,7 +1,7 @@
 -- Autos: the whole present truth of the database.
 --
 -- PostgreSQL holds the state of every job, document and delivery; Redis only rings the workers.
--- Lock order, everywhere: process, job, documents, subscriptions, deliveries.
+-- Lock order, everywhere: process, job, documents, subscriptions, deliveries, batches.
 -- Own SQLSTATEs: AU001 a move that no arrow allows, AU002 a final job with unfinished documents.
 
 create table schema_version (
@@ -21,7 +21,10 @@ create type job_status as enum (
     'cancelled'    -- final: given up at a caller's wish
 );
 
+create type job_priority as enum ('high', 'normal', 'low');  -- in the order in which they are taken
+
 create type document_status as enum (
+    'skipped',     -- listed, but no job has wanted it yet: their filters left it out
     'pending',     -- to be fetched
     'processing',  -- being fetched by the job's worker
     'available',   -- stored in S3; object_key names the object
@@ -52,6 +55,7 @@ $$;
 create function document_status_can_move(source document_status, target document_status) returns boolean
 language sql immutable parallel safe as $$
     select (source, target) in (
+        ('skipped',    'pending'),     -- taken up by a job that wants it
         ('pending',    'processing'),
         ('processing', 'available'),
         ('processing', 'failed'),
@@ -82,6 +86,8 @@ create table clients (
     id             uuid        primary key default gen_random_uuid(),
     name           text        not null unique check (char_length(name) between 1 and 100),
     webhook_secret bytea       not null check (octet_length(webhook_secret) between 24 and 64),
+    requests_per_minute integer check (requests_per_minute > 0),  -- null, here and below: as the settings have it
+    max_active_jobs     integer check (max_active_jobs > 0),
     created_at     timestamptz not null default now()
 );
 
@@ -90,6 +96,7 @@ create table api_keys (
     client_id     uuid        not null references clients,
     key_sha256    bytea       not null unique check (octet_length(key_sha256) = 32),
     last_four     text        not null check (char_length(last_four) = 4),
+    scopes        text[]      not null default '{read,write}' check (scopes <@ '{read,write}' and scopes <> '{}'),
     created_at    timestamptz not null default now(),
     expires_at    timestamptz,
     revoked_at    timestamptz,
@@ -114,8 +121,12 @@ create table processes (
 create table jobs (
     id                   uuid        primary key default gen_random_uuid(),
     process_number       text        not null references processes,
+    client_id            uuid        not null references clients,  -- who asked first, and in whose turn it is taken
+    priority             job_priority not null default 'normal',
+    filters              jsonb       check (jsonb_array_length(filters) > 0),  -- null: all documents; else those of any
     status               job_status  not null default 'pending',
     sequence             bigint      not null default 1,
+    changed_in           bigint      not null default pg_current_xact_id()::text::bigint,  -- the transaction that did
     total_documents      integer     not null default 0 check (total_documents >= 0),
     completed_documents  integer     not null default 0 check (completed_documents >= 0),
     failed_documents     integer     not null default 0 check (failed_documents >= 0),
@@ -160,8 +171,17 @@ create table jobs (
 create unique index jobs_one_active_per_process on jobs (process_number)
     where status in ('pending', 'processing');
 create index jobs_by_process on jobs (process_number, created_at desc);
+create index jobs_by_change on jobs (changed_in, id);
 create index jobs_to_ring on jobs (ring_at) where status = 'pending';
+create index jobs_to_claim on jobs (client_id, priority, next_attempt_at, created_at) where status = 'pending';
+create index jobs_running on jobs (client_id) where status = 'processing';
 create index jobs_leased on jobs (lease_until) where status = 'processing';
+
+-- When each client last had a job taken by a worker: they take turns.
+create table turns (
+    client_id uuid        primary key references clients,
+    served_at timestamptz not null
+);
 
 create table documents (
     id                    uuid            primary key default gen_random_uuid(),
@@ -184,6 +204,8 @@ create table documents (
     size_bytes            bigint          check (size_bytes > 0),
     sha256                bytea           check (octet_length(sha256) = 32),
     object_key            text            collate "C",     -- ordered as S3 lists keys
+    news_job_id           uuid,                            -- the job under which the status last changed,
+    news_sequence         bigint          not null default 0,  -- and its sequence from which on callers see that
     download_started_at   timestamptz,
     download_completed_at timestamptz,
     created_at            timestamptz     not null default now(),
@@ -201,6 +223,21 @@ create table documents (
     constraint available_has_no_error check (status <> 'available' or error_code is null)
 );
 create unique index documents_one_row_per_object on documents (object_key);
+
+-- Whether a job with these filters brings this document in: any of them may name it.
+create function document_is_wanted(document documents, filters jsonb) returns boolean
+language sql stable parallel safe as $$
+    select filters is null or exists (
+        select from jsonb_array_elements(filters) as f
+        where (f -> 'types' is null or f -> 'types' ? lower(document.type))
+          and (f -> 'ids' is null or f -> 'ids' ? document.portal_uuid::text or f -> 'ids' ? document.id::text)
+          -- Days are days in Brasília.
+          and (f -> 'filed_from' is null
+               or (document.filed_at at time zone 'America/Sao_Paulo')::date >= (f ->> 'filed_from')::date)
+          and (f -> 'filed_until' is null
+               or (document.filed_at at time zone 'America/Sao_Paulo')::date <= (f ->> 'filed_until')::date)
+    )
+$$;
 
 -- Requests that may be repeated ----------------------------------------------------------------------
 
@@ -224,13 +261,47 @@ create table subscriptions (
     job_id      uuid        not null references jobs,
     client_id   uuid        not null references clients,
     webhook_url text        check (char_length(webhook_url) <= 2048),
+    reference   text        check (char_length(reference) between 1 and 200),  -- the caller's own name for it
+    job_created_at timestamptz not null,  -- as in the job, so that a client's jobs can be listed in order
     created_at  timestamptz not null default now()
 );
 create index subscriptions_by_job on subscriptions (job_id, client_id);
+create index subscriptions_by_client on subscriptions (client_id, job_created_at desc, job_id desc);
+create index subscriptions_by_reference on subscriptions (client_id, reference) where reference is not null;
+
+-- Many processes asked for at once --------------------------------------------------------------------
+
+create table batches (
+    id          uuid        primary key default gen_random_uuid(),
+    client_id   uuid        not null references clients,
+    reference   text        check (char_length(reference) between 1 and 200),
+    webhook_url text        check (char_length(webhook_url) <= 2048),  -- told when every job has ended
+    open_jobs   integer     not null check (open_jobs >= 0),           -- those that have not ended
+    created_at  timestamptz not null default now(),
+    finished_at timestamptz,
+
+    constraint finished_is_over check ((open_jobs = 0) = (finished_at is not null))
+);
+
+create table batch_items (
+    batch_id       uuid    not null references batches,
+    position       integer not null,
+    process_number text    not null,   -- as the caller wrote it when it was refused
+    reference      text,
+    outcome        text    not null check (outcome in ('created', 'joined', 'cached', 'refused')),
+    job_id         uuid    references jobs,
+    problem        jsonb,
+
+    primary key (batch_id, position),
+    constraint refused_has_problem check ((outcome = 'refused') = (problem is not null)),
+    constraint refused_has_no_job check ((outcome = 'refused') = (job_id is null))
+);
+create index batch_items_by_job on batch_items (job_id);
 
 create table deliveries (
     id               uuid            primary key default gen_random_uuid(),
-    subscription_id  uuid            not null references subscriptions,
+    subscription_id  uuid            references subscriptions,
+    batch_id         uuid            references batches,
     event            text            not null,
     payload          json            not null,        -- the event as it was; links are added when sent
     status           delivery_status not null default 'pending',
@@ -246,6 +317,8 @@ create table deliveries (
     finished_at      timestamptz,
 
     constraint deliveries_one_per_event unique (subscription_id, event),
+    constraint deliveries_one_per_batch unique (batch_id, event),
+    constraint one_addressee check ((subscription_id is null) <> (batch_id is null)),
     constraint finished_has_end check ((status = 'pending') = (finished_at is null))
 );
 create index deliveries_to_ring on deliveries (ring_at) where status = 'pending';
@@ -310,6 +383,7 @@ begin
         old.waiting_reason, old.next_attempt_at, old.updated_at)
     then
         new.sequence := old.sequence + 1;
+        new.changed_in := pg_current_xact_id()::text::bigint;
         new.updated_at := now();
         -- For callers who wait; sent with the commit, and lost without harm when nobody listens.
         perform pg_notify('autos_jobs', new.id::text);
@@ -326,6 +400,10 @@ begin
         raise exception 'document % cannot move from % to %', old.id, old.status, new.status
             using errcode = 'AU001';
     end if;
+    -- Who changes documents under a job changes the job later in the same transaction, once.
+    select id, sequence + 1 into new.news_job_id, new.news_sequence from jobs
+    where process_number = new.process_number and status in ('pending', 'processing');
+    new.news_sequence := coalesce(new.news_sequence, 0);
     return new;
 end
 $$;

@@ -1,6 +1,7 @@
 """Making answers: rows become what a caller reads, links are signed at that moment and stored nowhere."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import orjson
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 from yarl import URL
 
 from service.core import cnj
+from service.core.batches import Batch, Item
 from service.core.documents import Document, file_name
 from service.core.events import MOST_DOCUMENTS
 from service.core.jobs import Job
@@ -17,7 +19,17 @@ from service.core.settings import Settings
 from service.core.states import DocumentStatus, JobStatus
 from service.core.storage import Storage
 from service.core.subscriptions import WebhookState
-from service.schemas import DocumentAnswer, FilesAnswer, Links, ProcessAnswer, StatusAnswer, SummaryAnswer
+from service.schemas import (
+    BatchAnswer,
+    BatchSummaryAnswer,
+    DocumentAnswer,
+    FilesAnswer,
+    ItemAnswer,
+    Links,
+    ProcessAnswer,
+    StatusAnswer,
+    SummaryAnswer,
+)
 
 
 def json_response(
@@ -44,7 +56,7 @@ def body_response(body: bytes, *, status: int = 200, headers: dict[str, str] | N
 
 
 def document_answers(
-    documents: Sequence[Document], *, settings: Settings, storage: Storage
+    documents: Sequence[Document], *, settings: Settings, storage: Storage, presigned: bool = True
 ) -> list[DocumentAnswer]:
     """Show documents, newest first.
 
@@ -52,7 +64,7 @@ def document_answers(
     signing thousands of links would hold up everybody else.
     """
     now = datetime.now(UTC)
-    presigned = len(documents) <= MOST_DOCUMENTS
+    presigned = presigned and len(documents) <= MOST_DOCUMENTS
     return [_document(document, settings, storage, now if presigned else None) for document in documents]
 
 
@@ -83,11 +95,37 @@ def status_answer(
         webhook_sent_at=webhook.sent_at,
         webhook_attempts=webhook.attempts,
         webhook_last_error=webhook.last_error,
+        reference=webhook.reference,
+        priority=job.priority,
+        filters=job.filters,
         created_at=job.created_at,
         started_at=job.started_at,
         completed_at=job.finished_at,
     )
     return summary if documents is None else StatusAnswer(**dict(summary), documents=documents)
+
+
+def batch_answer(batch: Batch, items: Sequence[Item] | None) -> BatchSummaryAnswer:
+    """Show a batch with its items, or without their list."""
+    summary = BatchSummaryAnswer(
+        batch_id=batch.id,
+        status="finished" if batch.finished_at else "processing",
+        sequence=batch.sequence,
+        reference=batch.reference,
+        webhook_url=without_query(batch.webhook_url),
+        total_processes=batch.total_processes,
+        refused_processes=batch.refused_processes,
+        jobs=batch.jobs,
+        total_documents=batch.total_documents,
+        completed_documents=batch.completed_documents,
+        failed_documents=batch.failed_documents,
+        progress_percentage=round(batch.progress_percentage, 2),
+        created_at=batch.created_at,
+        finished_at=batch.finished_at,
+    )
+    if items is None:
+        return summary
+    return BatchAnswer(**dict(summary), items=[ItemAnswer(**asdict(item)) for item in items])
 
 
 def process_answer(

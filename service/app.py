@@ -12,13 +12,39 @@ from service.core.db import open_database
 from service.core.news import open_news
 from service.core.outbound import open_outbound
 from service.core.queue import open_queue
+from service.core.rate_limit import open_rate_limit
 from service.core.settings import Settings
 from service.core.storage import open_storage
-from service.handlers import documents, health, jobs, problems, processes, webhooks
-from service.keys import DATABASE, DRAINING, NEWS, OUTBOUND, QUEUE, SETTINGS, STORAGE
-from service.middleware import answer_problems, authenticate
+from service.handlers import (
+    batches,
+    documents,
+    events,
+    health,
+    jobs,
+    problems,
+    processes,
+    results,
+    submissions,
+    webhooks,
+)
+from service.keys import (
+    ARCHIVES,
+    DATABASE,
+    DRAINING,
+    LOAD,
+    NEWS,
+    OUTBOUND,
+    QUEUE,
+    RATE_LIMIT,
+    SETTINGS,
+    STORAGE,
+)
+from service.load import Load
+from service.middleware import answer_problems, authenticate, shed_load
 
 _MAX_BODY_BYTES = 64 * 1024
+# Archives at once in one process: each takes bytes through it, which links do not.
+_MOST_ARCHIVES = 8
 # With it a caller hears within three seconds that a silent database is away.
 _DATABASE_PATIENCE_S = 2.5
 
@@ -27,14 +53,19 @@ T = TypeVar("T")
 
 def create_app(settings: Settings) -> web.Application:
     """Compose the application; it opens its resources when it starts and closes them when it ends."""
-    app = web.Application(middlewares=[answer_problems, authenticate], client_max_size=_MAX_BODY_BYTES)
+    app = web.Application(
+        middlewares=[answer_problems, shed_load, authenticate], client_max_size=_MAX_BODY_BYTES
+    )
     app[SETTINGS] = settings
     app[DRAINING] = asyncio.Event()
+    app[LOAD] = Load(settings.max_requests)
+    app[ARCHIVES] = asyncio.Semaphore(_MOST_ARCHIVES)
     app.cleanup_ctx.extend(
         [
             _opened(DATABASE, partial(open_database, patience_s=_DATABASE_PATIENCE_S)),
             _opened(NEWS, open_news),
             _opened(QUEUE, open_queue),
+            _rate_limit,
             _opened(STORAGE, open_storage),
             _opened(OUTBOUND, open_outbound),
         ]
@@ -49,11 +80,18 @@ def _routes(prefix: str) -> list[web.RouteDef]:
         web.get(f"{prefix}/processes/{{number}}", processes.get_process, allow_head=False),
         web.get(f"{prefix}/processes/{{number}}/status", processes.get_status, allow_head=False),
         web.get(f"{prefix}/processes/{{number}}/files", processes.get_files, allow_head=False),
+        web.get(f"{prefix}/processes/{{number}}/documents.zip", results.get_archive, allow_head=False),
         web.get(f"{prefix}/documents/{{document_id}}/content", documents.get_content, allow_head=False),
-        web.post(f"{prefix}/jobs", jobs.create_job),
+        web.post(f"{prefix}/jobs", submissions.create_job),
+        web.get(f"{prefix}/jobs", jobs.list_jobs, allow_head=False),
+        web.post(f"{prefix}/jobs/batch", submissions.create_batch),
+        web.get(f"{prefix}/batches/{{batch_id}}", batches.get_batch, allow_head=False),
         web.get(f"{prefix}/jobs/{{job_id}}", jobs.get_job, allow_head=False),
+        web.get(f"{prefix}/jobs/{{job_id}}/manifest", results.get_manifest, allow_head=False),
+        web.get(f"{prefix}/jobs/{{job_id}}/events", events.follow_job, allow_head=False),
+        web.get(f"{prefix}/events", events.follow_all, allow_head=False),
         web.post(f"{prefix}/jobs/{{job_id}}/cancel", jobs.cancel_job),
-        web.post(f"{prefix}/jobs/{{job_id}}/retry", jobs.retry_job),
+        web.post(f"{prefix}/jobs/{{job_id}}/retry", submissions.retry_job),
         web.post(f"{prefix}/webhooks/webhook-validate", webhooks.validate),
         web.post(f"{prefix}/webhooks/webhook-test-connectivity", webhooks.test_connectivity),
         web.post(f"{prefix}/webhooks/webhook-send-test", webhooks.send_test),
@@ -62,6 +100,11 @@ def _routes(prefix: str) -> list[web.RouteDef]:
         web.get(f"{prefix}/readyz", health.readyz),
         web.get(f"{prefix}/problems/{{code}}", problems.show),
     ]
+
+
+async def _rate_limit(app: web.Application) -> AsyncIterator[None]:
+    async with open_rate_limit(app[QUEUE]) as app[RATE_LIMIT]:
+        yield
 
 
 def _opened(

@@ -9,8 +9,10 @@ from service.core.db import Database
 from service.core.news import News
 from service.core.outbound import Outbound
 from service.core.queue import Queue
+from service.core.rate_limit import RateLimit, Verdict
 from service.core.settings import Settings
 from service.core.storage import Storage
+from service.load import Load
 
 SETTINGS = web.AppKey("settings", Settings)
 DATABASE = web.AppKey("database", Database)
@@ -20,6 +22,14 @@ OUTBOUND = web.AppKey("outbound", Outbound)
 NEWS = web.AppKey("news", News)
 DRAINING = web.AppKey("draining", asyncio.Event)
 """Set when the process is about to end: connections are closed with their next answer."""
+
+RATE_LIMIT = web.AppKey("rate_limit", RateLimit)
+LOAD = web.AppKey("load", Load)
+ARCHIVES = web.AppKey("archives", asyncio.Semaphore)
+"""Places for archives that are being sent."""
+
+VERDICT = web.RequestKey("verdict", Verdict)
+"""What the rate limit says of this request."""
 
 CLIENT = web.RequestKey("client", Client)
 """Set by the middleware on every request that had to bring a key."""

@@ -1,12 +1,15 @@
 """Around every handler: errors become problems, callers are known, headers are safe."""
 
+import hashlib
 import logging
+import math
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from service import problems
 from service.core import clients
+from service.core.clients import Client
 from service.core.errors import (
     DatabaseUnavailableError,
     DestinationRefusedError,
@@ -18,9 +21,13 @@ from service.core.errors import (
     NotFoundError,
     NothingToRetryError,
     StorageUnavailableError,
+    TooManyActiveJobsError,
 )
-from service.keys import CLIENT, DATABASE, DRAINING, SETTINGS
+from service.core.rate_limit import WINDOW_S, Verdict
+from service.keys import CLIENT, DATABASE, DRAINING, LOAD, RATE_LIMIT, SETTINGS, VERDICT
+from service.load import Kind
 from service.problems import ProblemError, problem_response
+from service.streams import come_again
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -32,6 +39,7 @@ _SAFE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
 }
 _RETRY_AFTER_S = "2"
+_RETRY_QUOTA_AFTER_S = "30"
 
 # Errors whose own words are the detail of the problem.
 _SAID: dict[type[Exception], problems.Problem] = {
@@ -52,12 +60,17 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     try:
         response = await handler(request)
     except Exception as error:
-        problem = _translate(error)
+        problem = translate(error)
         if problem.problem is problems.INTERNAL:
             log.exception("%s %s", request.method, request.match_info.route.resource)
+        is_stream = getattr(request.match_info.handler, "is_stream", False)
+        if is_stream and problem.problem in (problems.UNAVAILABLE, problems.OVERLOADED):
+            return come_again()
         response = problem_response(problem, base_url=request.app[SETTINGS].public_url, instance=request.path)
     if not response.prepared:
         response.headers.update(_SAFE_HEADERS)
+        if verdict := request.get(VERDICT):
+            response.headers.update(_rate_headers(verdict))
         if request.app[DRAINING].is_set():
             response.force_close()
     return response
@@ -72,15 +85,82 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     if (key := _key(request)) and clients.is_plausible(key):
         async with request.app[DATABASE].connection() as conn:
             client = await clients.authenticate(conn, key)
-    if client is None:
+    if client is None or key is None:
         raise ProblemError(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="autos"'})
     request[CLIENT] = client
+    await _count(request, client, key)
+    # `GET /processes/{number}` looks at what it starts by itself.
+    need_scope(request, "read" if request.method == "GET" else "write")
     return await handler(request)
+
+
+@web.middleware
+async def shed_load(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what this process cannot take on, before it costs anything."""
+    if getattr(request.match_info.handler, "is_public", False):
+        return await handler(request)
+    load = request.app[LOAD]
+    if not load.has_room(_kind(request)):
+        raise ProblemError(problems.OVERLOADED, headers={"Retry-After": _RETRY_AFTER_S})
+    with load.taken():
+        return await handler(request)
+
+
+def need_scope(request: web.Request, scope: str) -> None:
+    """Refuse a key that is not for this.
+
+    Raises:
+        ProblemError: 403.
+    """
+    if scope not in request[CLIENT].scopes:
+        raise ProblemError(problems.INSUFFICIENT_SCOPE, f"this needs a key with the scope {scope}")
+
+
+def _kind(request: web.Request) -> Kind:
+    kind: Kind | None = getattr(request.match_info.handler, "kind", None)
+    return kind or (Kind.READ if request.method == "GET" else Kind.SUBMISSION)
+
+
+def taken_as(kind: Kind) -> Callable[[Handler], Handler]:
+    """Mark a handler whose requests are of another kind than their method says."""
+
+    def mark(handler: Handler) -> Handler:
+        handler.kind = kind  # type: ignore[attr-defined]
+        return handler
+
+    return mark
+
+
+async def _count(request: web.Request, client: Client, key: str) -> None:
+    """Count the request against the key's limit.
+
+    Raises:
+        ProblemError: 429; never for a stream, whose reader would give up for good.
+    """
+    limit = client.requests_per_minute or request.app[SETTINGS].requests_per_minute
+    name = hashlib.sha256(key.encode()).hexdigest()[:32]
+    request[VERDICT] = verdict = await request.app[RATE_LIMIT].admit(name, limit=limit)
+    if not verdict.is_admitted and not getattr(request.match_info.handler, "is_stream", False):
+        raise ProblemError(problems.RATE_LIMITED, headers={"Retry-After": str(verdict.retry_after_s)})
+
+
+def _rate_headers(verdict: Verdict) -> dict[str, str]:
+    """Return the fields of draft-ietf-httpapi-ratelimit-headers."""
+    return {
+        "RateLimit-Policy": f'"default";q={verdict.limit};w={WINDOW_S}',
+        "RateLimit": f'"default";r={verdict.remaining};t={math.ceil(verdict.whole_in_s)}',
+    }
 
 
 def public(handler: Handler) -> Handler:
     """Mark a handler that answers without a key."""
     handler.is_public = True  # type: ignore[attr-defined]
+    return handler
+
+
+def stream(handler: Handler) -> Handler:
+    """Mark a handler whose callers give up for good when they are told to come again later."""
+    handler.is_stream = True  # type: ignore[attr-defined]
     return handler
 
 
@@ -91,7 +171,7 @@ def _key(request: web.Request) -> str | None:
     return request.headers.get("X-API-Key")
 
 
-def _translate(error: Exception) -> ProblemError:
+def translate(error: Exception) -> ProblemError:
     """The one table from errors to problems."""
     match error:
         case ProblemError():
@@ -102,6 +182,9 @@ def _translate(error: Exception) -> ProblemError:
             return ProblemError(problems.INVALID_PROCESS_NUMBER, detail, errors=pointer)
         case DestinationRefusedError():
             return problems.invalid("#/webhook_url", str(error))
+        case TooManyActiveJobsError():
+            headers = {"Retry-After": _RETRY_QUOTA_AFTER_S}
+            return ProblemError(problems.TOO_MANY_ACTIVE_JOBS, str(error), headers=headers)
         case _ if type(error) in _SAID:
             return ProblemError(_SAID[type(error)], str(error))
         case DatabaseUnavailableError() | StorageUnavailableError():

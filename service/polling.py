@@ -4,22 +4,26 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from aiohttp import web
 
+from service.core.batches import Batch
 from service.core.db import Connection
 from service.core.jobs import Job
-from service.keys import DATABASE, DRAINING, NEWS
+from service.keys import DATABASE, DRAINING, LOAD, NEWS
 
 LONGEST_WAIT_S = 60
 _LONGEST_RETRY_AFTER_S = 30
 _PREFERRED_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:$|[,;])', re.IGNORECASE)
 
-Find = Callable[[Connection], Awaitable[Job]]
-"""Reads the job that the caller asks for."""
+T = TypeVar("T", Job, Batch)
 
-Tag = Callable[[Job], str]
-"""Names the state of a job, as `ETag` does."""
+Find = Callable[[Connection], Awaitable[T]]
+"""Reads the job or the batch that the caller asks for."""
+
+Tag = Callable[[T], str]
+"""Names the state of a job or a batch, as `ETag` does."""
 
 
 def asked_wait_s(request: web.Request, wait: int | None) -> int:
@@ -30,39 +34,40 @@ def asked_wait_s(request: web.Request, wait: int | None) -> int:
     return min(int(preferred[1]), LONGEST_WAIT_S) if preferred else 0
 
 
-async def find_job(request: web.Request, find: Find, tag: Tag, *, wait_s: int) -> Job:
-    """Return the job; when the caller waits, as soon as it is another than he knows, or his time is over.
+async def find_awaited(request: web.Request, find: Find[T], tag: Tag[T], *, wait_s: int) -> T:
+    """Return a job or batch; when the caller waits, as soon as it is another than he knows.
 
-    What he knows is what `If-None-Match` names, and without that the present state. A final job keeps nobody
-    waiting.
+    What he knows is what `If-None-Match` names, and without that the present state. What is final keeps
+    nobody waiting.
     """
-    job = await _read(request, find)
+    found = await _read(request, find)
     known_by_tag = request.headers.get("If-None-Match")
-    if not wait_s or job.status.is_final or (known_by_tag and not is_known(request, tag(job))):
-        return job
-    with request.app[NEWS].of(job.id) as news:
+    if not wait_s or found.finished_at or (known_by_tag and not is_known(request, tag(found))):
+        return found
+    with request.app[NEWS].of(*found.watched) as news:
         until = asyncio.get_running_loop().time() + wait_s
-        return await _read_when_changed(request, find, known=job, news=news, until=until)
+        return await _read_when_changed(request, find, known=found, news=news, until=until)
 
 
 async def _read_when_changed(
-    request: web.Request, find: Find, *, known: Job, news: asyncio.Event, until: float
-) -> Job:
+    request: web.Request, find: Find[T], *, known: T, news: asyncio.Event, until: float
+) -> T:
     draining = request.app[DRAINING]
     while True:
         # Read before waiting: it may have changed before we began to listen.
         news.clear()
-        job = await _read(request, find)
-        if (job.id, job.sequence) != (known.id, known.sequence) or draining.is_set():
-            return job
+        found = await _read(request, find)
+        if (found.id, found.sequence) != (known.id, known.sequence) or draining.is_set():
+            return found
         try:
-            async with asyncio.timeout_at(until):
-                await news.wait()
+            with request.app[LOAD].parked():
+                async with asyncio.timeout_at(until):
+                    await news.wait()
         except TimeoutError:
-            return job
+            return found
 
 
-async def _read(request: web.Request, find: Find) -> Job:
+async def _read(request: web.Request, find: Find[T]) -> T:
     async with request.app[DATABASE].connection() as conn:
         return await find(conn)
 
@@ -73,23 +78,24 @@ def is_known(request: web.Request, tag: str) -> bool:
     return known.strip() == "*" or tag.removeprefix("W/") in re.findall(r'"[^"]*"', known)
 
 
-def polling_headers(job: Job, tag: str, *, wait_s: int) -> dict[str, str]:
-    """Return what goes with every answer that shows a job, 304 included."""
+def polling_headers(found: Job | Batch, tag: str, *, wait_s: int) -> dict[str, str]:
+    """Return what goes with every answer that shows a job or batch, 304 included."""
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if wait_s:
         headers["Preference-Applied"] = f"wait={wait_s}"
-    if not job.status.is_final:
-        headers["Retry-After"] = str(retry_after_s(job, datetime.now(UTC)))
+    if not found.finished_at:
+        headers["Retry-After"] = str(retry_after_s(found, datetime.now(UTC)))
     return headers
 
 
-def retry_after_s(job: Job, now: datetime) -> int:
-    """Return when a look at the job is worth it again, by the pace that it has had: 1 to 30 seconds."""
+def retry_after_s(found: Job | Batch, now: datetime) -> int:
+    """Return when another look is worth it, by the pace that there has been: 1 to 30 seconds."""
     left_s = 1.0
-    if job.waiting_reason:
-        left_s = (job.next_attempt_at - now).total_seconds()
-    elif job.started_at and job.progress_percentage > 0:
-        elapsed_s = (now - job.started_at).total_seconds()
+    started_at = found.started_at if isinstance(found, Job) else found.created_at
+    if isinstance(found, Job) and found.waiting_reason:
+        left_s = (found.next_attempt_at - now).total_seconds()
+    elif started_at and found.progress_percentage > 0:
+        elapsed_s = (now - started_at).total_seconds()
         # A quarter of what is left, so that there is progress to be seen on the way.
-        left_s = elapsed_s * (100 / job.progress_percentage - 1) / 4
+        left_s = elapsed_s * (100 / found.progress_percentage - 1) / 4
     return round(min(max(left_s, 1.0), _LONGEST_RETRY_AFTER_S))

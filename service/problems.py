@@ -94,6 +94,32 @@ JOB_SHARED = Problem(
     "Others wait for this job",
     "Clients who ask for one process at the same time share its job, and none of them can cancel it alone.",
 )
+INSUFFICIENT_SCOPE = Problem(
+    "insufficient-scope",
+    403,
+    "The key is not for this",
+    "A key with the scope `read` may look; what starts, stops or sends something needs `write`.",
+)
+RATE_LIMITED = Problem(
+    "rate-limited",
+    429,
+    "Too many requests with this key",
+    "The header `RateLimit` says how many are left and in how many seconds all of them are back; "
+    "`Retry-After` when one more will be taken. Polling with `wait` and streams need fewer requests.",
+)
+OVERLOADED = Problem(
+    "overloaded",
+    503,
+    "The service has too much to do for a moment",
+    "Nothing was begun; try again after `Retry-After` seconds. Submissions are refused first, status reads "
+    "last.",
+)
+TOO_MANY_ACTIVE_JOBS = Problem(
+    "too-many-active-jobs",
+    429,
+    "You have too many active jobs",
+    "A client may have a limited number of jobs that have not ended. Wait until some of yours have.",
+)
 NOTHING_TO_RETRY = Problem(
     "nothing-to-retry",
     409,
@@ -123,6 +149,10 @@ CATALOGUE = {
         JOB_FINAL,
         JOB_SHARED,
         NOTHING_TO_RETRY,
+        TOO_MANY_ACTIVE_JOBS,
+        INSUFFICIENT_SCOPE,
+        RATE_LIMITED,
+        OVERLOADED,
         PAYLOAD_TOO_LARGE,
         UNSUPPORTED_MEDIA_TYPE,
         INVALID_REQUEST,
@@ -163,6 +193,16 @@ def invalid(pointer: str, detail: str) -> ProblemError:
 
 def problem_response(error: ProblemError, *, base_url: str, instance: str) -> web.Response:
     """Answer with `application/problem+json`."""
+    return web.Response(
+        body=orjson.dumps(problem_body(error, base_url=base_url, instance=instance)),
+        status=error.problem.status,
+        content_type="application/problem+json",
+        headers=error.headers,
+    )
+
+
+def problem_body(error: ProblemError, *, base_url: str, instance: str) -> dict[str, Any]:
+    """Describe a problem as RFC 9457 has it."""
     body: dict[str, Any] = {
         "type": f"{base_url}/problems/{error.problem.code}",
         "title": error.problem.title,
@@ -172,9 +212,4 @@ def problem_response(error: ProblemError, *, base_url: str, instance: str) -> we
     }
     if error.errors:
         body["errors"] = error.errors
-    return web.Response(
-        body=orjson.dumps(body),
-        status=error.problem.status,
-        content_type="application/problem+json",
-        headers=error.headers,
-    )
+    return body

@@ -1,6 +1,7 @@
 """Reading a request: its query and its JSON body, each checked against a model."""
 
 import asyncio
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 import orjson
@@ -14,6 +15,9 @@ from service.schemas import Request
 R = TypeVar("R", bound=Request)
 
 _BODY_TIMEOUT_S = 10.0
+_MAX_BATCH_BYTES = 1024 * 1024
+_JSON = frozenset({"application/json"})
+_LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
 
 def read_query(request: web.Request, model: type[R]) -> R:
@@ -57,12 +61,44 @@ async def read_object(request: web.Request) -> tuple[bytes, dict[str, Any]]:
     return body, value
 
 
-async def _read_body(request: web.Request) -> bytes:
-    if request.content_type != "application/json" or request.headers.get("Content-Encoding"):
+def is_lines(request: web.Request) -> bool:
+    """Whether the body says that it is NDJSON: one JSON value a line."""
+    return request.content_type in _LINES
+
+
+async def read_batch_json(request: web.Request, model: type[R]) -> R:
+    """Return a JSON body of up to 1 MiB as `model`; raises like `read_json`."""
+    return _validate(model, _parse(await _read_body(request, max_bytes=_MAX_BATCH_BYTES)))
+
+
+async def read_lines(request: web.Request, model: type[R], *, most: int) -> list[R | ProblemError]:
+    """Return each line of an NDJSON body of up to 1 MiB as `model`, or what is wrong with it.
+
+    Raises:
+        ProblemError: like `read_json`; 422 also for no line, or more than `most`.
+    """
+    body = await _read_body(request, types=_LINES, max_bytes=_MAX_BATCH_BYTES)
+    lines = [line for line in body.splitlines() if line.strip()]
+    if not 1 <= len(lines) <= most:
+        raise problems.invalid("#", f"should have 1 to {most} lines")
+    return [_line(model, line) for line in lines]
+
+
+def _line(model: type[R], line: bytes) -> R | ProblemError:
+    try:
+        return _validate(model, _parse(line))
+    except ProblemError as error:
+        return error
+
+
+async def _read_body(
+    request: web.Request, *, types: Collection[str] = _JSON, max_bytes: int | None = None
+) -> bytes:
+    if request.content_type not in types or request.headers.get("Content-Encoding"):
         raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE)
     try:
         async with asyncio.timeout(_BODY_TIMEOUT_S):
-            return await request.read()
+            return await (request.clone(client_max_size=max_bytes) if max_bytes else request).read()
     except TimeoutError as error:
         raise ProblemError(problems.TIMEOUT) from error
     except web.RequestPayloadError as error:

@@ -1,10 +1,21 @@
 """What goes in and comes out: the requests and answers of the API."""
 
-from datetime import datetime
-from typing import Any, Literal
+from datetime import date, datetime
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from service.core.states import Priority
+
+MOST_IN_A_BATCH = 1000
+
+Reference = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""A caller's own name for what it asks for."""
+
+TypeName = Annotated[str, Field(min_length=1, max_length=200)]
+Number = Annotated[str, Field(max_length=64)]
 
 # Requests -----------------------------------------------------------------------------------------
 
@@ -34,12 +45,87 @@ class StatusQuery(Request):
     fields: Literal["all", "summary"] = "all"
 
 
-class JobRequest(Request):
-    """The body of `POST /jobs`."""
+class DocumentFilter(Request):
+    """Which documents a job brings in: those that fit everything given; days are days in Brasília, included.
 
-    process_number: str = Field(max_length=64)
+    `types` are the court's names of types, in upper or lower case; `ids` are ids of ours or the portal's.
+    """
+
+    types: list[TypeName] | None = Field(None, min_length=1, max_length=50)
+    filed_from: date | None = None
+    filed_until: date | None = None
+    ids: list[UUID] | None = Field(None, min_length=1, max_length=1000)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.filters() == [{}]:
+            raise PydanticCustomError("empty_filter", "should name types, days or ids")
+        if self.filed_from and self.filed_until and self.filed_until < self.filed_from:
+            raise PydanticCustomError("empty_period", "filed_until should not be before filed_from")
+        return self
+
+    def filters(self) -> list[dict[str, Any]]:
+        """Return the filter as a job has it."""
+        found = self.model_dump(mode="json", exclude_none=True)
+        if self.types:
+            found["types"] = sorted({name.lower() for name in self.types})
+        return [found]
+
+
+class JobOptions(Request):
+    """What can be said of a job that is asked for; times in seconds."""
+
     webhook_url: str | None = None
     force_refresh: bool = False
+    max_age_s: int | None = Field(None, ge=0, le=31_536_000)
+    deadline_s: int | None = Field(None, ge=1, le=604_800)
+    priority: Priority = Priority.NORMAL
+    reference: Reference | None = None
+    filter: DocumentFilter | None = None
+
+    @model_validator(mode="after")
+    def _is_of_one_mind(self) -> Self:
+        if self.force_refresh and self.max_age_s:
+            raise PydanticCustomError("two_ages", "force_refresh means a max_age_s of 0")
+        return self
+
+
+class JobRequest(JobOptions):
+    """The body of `POST /jobs`, and a line of an NDJSON batch."""
+
+    process_number: str = Field(max_length=64)
+
+
+class BatchQuery(Request):
+    """The query of an NDJSON batch: its own webhook and reference."""
+
+    batch_webhook_url: str | None = None
+    batch_reference: Reference | None = None
+
+
+class BatchRequest(JobOptions, BatchQuery):
+    """The body of `POST /jobs/batch`: the options go for each process."""
+
+    process_numbers: list[Number] = Field(min_length=1, max_length=MOST_IN_A_BATCH)
+
+
+class StreamQuery(Request):
+    """The query of a stream: for readers that cannot send `Last-Event-ID`."""
+
+    last_event_id: str | None = Field(None, max_length=100)
+
+
+class JobListQuery(Request):
+    """The query of `GET /jobs`: which jobs, how many, and where the last page ended; or just their ids."""
+
+    ids: str | None = Field(None, min_length=1, max_length=8000)
+    status: str | None = Field(None, max_length=100)
+    reference: Reference | None = None
+    process_number: str | None = Field(None, max_length=64)
+    created_from: AwareDatetime | None = None
+    created_until: AwareDatetime | None = None
+    limit: int = Field(50, ge=1, le=200)
+    cursor: str | None = Field(None, max_length=400)
 
 
 class RetryRequest(Request):
@@ -103,6 +189,9 @@ class SummaryAnswer(BaseModel):
     webhook_sent_at: datetime | None
     webhook_attempts: int
     webhook_last_error: str | None
+    reference: str | None
+    priority: Priority
+    filters: list[dict[str, Any]] | None
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
@@ -112,6 +201,88 @@ class StatusAnswer(SummaryAnswer):
     """A job with the documents of its process."""
 
     documents: list[DocumentAnswer]
+
+
+class ManifestEntry(BaseModel):
+    """One document of a manifest; `file_name` is one under which all of them can be saved side by side."""
+
+    id: UUID
+    uuid: UUID
+    position: int
+    name: str
+    file_name: str | None
+    type: str | None
+    status: str
+    size: int | None
+    mime_type: str | None
+    sha256: str | None
+    filed_at: datetime | None
+    content_url: str | None
+    error_code: str | None
+
+
+class ManifestAnswer(BaseModel):
+    """What a job brought in, the oldest document first."""
+
+    process_number: str
+    job_id: UUID
+    status: str
+    sequence: int
+    total_documents: int
+    total_bytes: int
+    documents: list[ManifestEntry]
+
+
+class DocumentsEvent(BaseModel):
+    """The data of a `documents` event: those that changed; links are the ones that last."""
+
+    documents: list[DocumentAnswer]
+
+
+class JobListAnswer(BaseModel):
+    """A page of jobs, the newest first; `missing` has the ids asked for that are no jobs of this client."""
+
+    items: list[SummaryAnswer]
+    next_cursor: str | None
+    missing: list[str] | None
+
+
+class ItemAnswer(BaseModel):
+    """What became of one process of a batch; `problem` (RFC 9457) says why one was refused."""
+
+    position: int
+    process_number: str
+    reference: str | None
+    outcome: Literal["created", "joined", "cached", "refused"]
+    job_id: UUID | None
+    status: str | None
+    progress_percentage: float | None
+    problem: dict[str, Any] | None
+
+
+class BatchSummaryAnswer(BaseModel):
+    """A batch and the sums over its jobs, each counted once."""
+
+    batch_id: UUID
+    status: Literal["processing", "finished"]
+    sequence: int
+    reference: str | None
+    webhook_url: str | None
+    total_processes: int
+    refused_processes: int
+    jobs: dict[str, int]
+    total_documents: int
+    completed_documents: int
+    failed_documents: int
+    progress_percentage: float
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class BatchAnswer(BatchSummaryAnswer):
+    """A batch with each of its items, in the caller's order."""
+
+    items: list[ItemAnswer]
 
 
 class Links(BaseModel):

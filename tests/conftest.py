@@ -25,8 +25,8 @@ from service.sandbox.s3 import S3Server, open_s3
 from tests.receiver import Receiver, open_receiver
 from tests.world import World, open_world
 
-TABLES = """idempotency_keys, portal_tokens, deliveries, subscriptions, documents, jobs, processes, api_keys,
-    clients"""
+TABLES = """idempotency_keys, portal_tokens, deliveries, batch_items, batches, subscriptions, documents, jobs,
+    turns, processes, api_keys, clients"""
 
 MakeSettings = Callable[..., Settings]
 

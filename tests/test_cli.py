@@ -1,5 +1,6 @@
 """The operator's commands, run as the operator runs them."""
 
+import argparse
 import asyncio
 import sys
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from service.commands import add_commands
 from service.core import clients, signing
 from service.core.settings import Settings
 from tests.conftest import MakeSettings
@@ -131,6 +133,53 @@ async def test_a_revoked_key_is_worthless_at_once(api: World) -> None:
     assert (await caller.get(f"/processes/{CASE}")).status == 401
     again = await run(api.settings, "keys", "revoke", key.id)
     assert (again.status, again.err) == (1, f"autos: no live key has the id {key.id}\n")
+
+
+async def test_a_rotated_key_has_the_scopes_of_the_old_one_which_goes_on_for_its_grace(api: World) -> None:
+    made = await run(api.settings, "keys", "create", "--client", "acme", "--scopes", "read")
+    old = Caller(api.base_url, api.http, _shown(made)["api key"], (await api.caller("acme")).client)
+    key_id = old.key.split("_")[2]
+    for grace_hours, status in (("1", 200), ("0", 401)):
+        rotated = await run(api.settings, "keys", "rotate", key_id, "--grace-hours", grace_hours)
+        new = Caller(api.base_url, api.http, _shown(rotated)["api key"], old.client)
+        assert (await new.get("/jobs")).status == 200
+        assert (await new.post("/jobs", json={"process_number": CASE})).status == 403
+        assert (await old.get("/jobs")).status == status
+    again = await run(api.settings, "keys", "rotate", key_id)
+    assert (again.status, again.err) == (1, f"autos: no live key has the id {key_id}\n")
+    listed = (await run(api.settings, "keys", "list")).out
+    assert sum("expired" in line for line in listed.splitlines()) == 1
+
+
+async def test_a_clients_limits_are_set_shown_and_taken_away(api: World) -> None:
+    await api.caller("acme")
+    limited = await run(api.settings, "clients", "limit", "acme", "--requests-per-minute", "60")
+    assert limited.out == "acme                 requests a minute: 60  active jobs: 20000 (default)\n"
+    await run(api.settings, "clients", "limit", "acme", "--max-active-jobs", "7")
+    assert (await run(api.settings, "clients", "list")).out == (
+        "acme                 requests a minute: 6000 (default)  active jobs: 7\n"
+    )
+    unknown = await run(api.settings, "clients", "limit", "nobody")
+    assert (unknown.status, unknown.err) == (1, "autos: there is no client nobody\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("keys", "create", "--client", "acme", "--scopes", "admin"),
+        ("keys", "rotate", "id", "--grace-hours", "-1"),
+        ("clients", "limit", "acme", "--max-active-jobs", "0"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_in_words(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    add_commands(parser)
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(arguments)
+    assert ended.value.code == 2
+    assert "should be" in capsys.readouterr().err
 
 
 async def test_the_schema_is_made_once_however_many_make_it(

@@ -12,6 +12,7 @@ from service.core.errors import LeaseLostError
 from service.core.jobs import Job
 from service.core.settings import Settings
 from service.core.submission import Outcome, Submission
+from service.core.wishes import Wish
 from tests.conftest import MakeSettings
 
 NUMBER = "10035792220258260564"
@@ -27,14 +28,12 @@ async def _submit(
     db: Database, client: Client, settings: Settings, webhook_url: str | None = None
 ) -> Submission:
     async with db.transaction() as conn:
-        return await submission.submit(
-            conn, NUMBER, client.id, webhook_url=webhook_url, force_refresh=False, settings=settings
-        )
+        return await submission.submit(conn, Wish(NUMBER, webhook_url), client.id, settings=settings)
 
 
 async def _claim(db: Database, job: Job, *, lease_s: float = 30) -> Job | None:
     async with db.connection() as conn:
-        return await jobs.claim(conn, job.id, worker_id=uuid4(), lease_s=lease_s)
+        return await jobs.claim(conn, worker_id=uuid4(), lease_s=lease_s)
 
 
 async def test_fifty_submissions_at_once_make_one_job(db: Database, settings: Settings) -> None:
@@ -54,12 +53,9 @@ async def test_a_submission_that_waited_for_another_makes_the_newest_job(
         first = await _submit(db, client, settings)
         async with db.transaction() as conn:
             await settlement.cancel(conn, first.job.id, client.id)
-        second = await submission.submit(
-            early, NUMBER, client.id, webhook_url=None, force_refresh=False, settings=settings
-        )
+        second = await submission.submit(early, Wish(NUMBER), client.id, settings=settings)
     async with db.connection() as conn:
-        latest = await jobs.latest(conn, NUMBER)
-    assert latest
+        (latest,) = await jobs.list_latest(conn, [NUMBER])
     assert latest.id == second.job.id != first.job.id
 
 
@@ -110,7 +106,7 @@ async def test_a_worker_that_was_taken_for_dead_can_write_nothing_any_more(
         await conn.execute("update jobs set lease_until = now() - interval '1 s'")
         expired = await jobs.lock_expired(conn, old.id)
         assert expired is not None
-        await jobs.hand_back(conn, expired, await documents.count(conn, NUMBER))
+        await jobs.hand_back(conn, expired, await documents.count(conn, expired.id))
     new = await _claim(db, first)
     assert new is not None
     assert new.fence == old.fence + 1

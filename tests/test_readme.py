@@ -1,7 +1,9 @@
 """What the documents promise is so."""
 
+import asyncio
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,7 @@ def test_the_readme_names_every_route() -> None:
         path = resource.canonical
         if not path.startswith(("/api/v1/", "/problems/")):
             shown = path.replace("{document_id}", "{id}").replace("{job_id}", "{id}")
+            shown = shown.replace("{batch_id}", "{id}")
             assert f"{shown}`" in README, path
 
 
@@ -64,6 +67,7 @@ def test_the_readme_names_every_route() -> None:
         schemas.ProcessAnswer,
         schemas.StatusAnswer,
         schemas.FilesAnswer,
+        schemas.BatchAnswer,
         schemas.ValidateAnswer,
         schemas.ConnectivityAnswer,
         schemas.SendTestAnswer,
@@ -88,13 +92,31 @@ def test_the_readme_names_every_problem_and_every_error_code() -> None:
         assert f"`{code}`" in README, code
 
 
+async def test_the_example_in_python_submits_waits_and_lists_every_document(world: World) -> None:
+    caller = await world.caller()
+    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    program = program.replace("http://127.0.0.1:8000", world.base_url).replace(
+        "autos_sandbox_key", caller.key
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert len(out.decode().splitlines()) == 26
+
+
 async def test_the_guide_shows_a_webhook_with_every_member(world: World, receiver: Receiver) -> None:
     caller = await world.caller()
     await caller.get(f"/processes/{CASE}", params={"webhook_url": receiver.url})
     (got,) = await receiver.wait_for(1)
-    (example,) = _examples(WEBHOOKS)
+    (example,) = [one for one in _examples(WEBHOOKS) if one["type"].startswith("job.")]
     assert list(example) == list(got.event)
     assert list(example["documents"][0]) == list(got.event["documents"][0])
+    await caller.post("/jobs/batch", json={"process_numbers": [CASE], "batch_webhook_url": receiver.url})
+    got = (await receiver.wait_for(2))[1]
+    (example,) = [one for one in _examples(WEBHOOKS) if one["type"] == "batch.finished"]
+    assert list(example) == list(got.event)
 
 
 def test_every_link_between_the_documents_leads_somewhere() -> None:

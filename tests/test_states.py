@@ -11,7 +11,9 @@ import pytest
 
 from service.core import clients, jobs, processes, signing, subscriptions
 from service.core.db import Connection
-from service.core.states import DeliveryStatus, DocumentStatus, JobStatus
+from service.core.jobs import NewJob
+from service.core.states import DeliveryStatus, DocumentStatus, JobStatus, Priority
+from service.core.subscriptions import NewSubscription
 
 PAGE = Path(__file__).parents[1] / "docs" / "states.md"
 NUMBER = "10035792220258260564"
@@ -57,12 +59,13 @@ async def test_the_trigger_refuses_every_pair_without_an_arrow_and_no_other(
 async def _one_row_of_each(conn: Connection) -> None:
     client, _ = await clients.ensure(conn, "acme", webhook_secret=signing.new_secret())
     async with conn.transaction():
-        await processes.lock(conn, NUMBER)
-        job = await jobs.create(conn, NUMBER, deadline_s=60)
-        subscription = await subscriptions.add(conn, job.id, client.id, "https://hooks.example.com/")
+        await processes.lock(conn, [NUMBER])
+        (job,) = await jobs.create(conn, [NewJob(NUMBER, Priority.NORMAL, None, 60)], client.id)
+        wanted = NewSubscription(job.id, job.created_at, "https://hooks.example.com/", None)
+        (subscription_id,) = await subscriptions.add(conn, [wanted], client.id)
     await conn.execute(
         """insert into deliveries (subscription_id, event, payload) values ($1, 'job.completed', '{}')""",
-        subscription.id,
+        subscription_id,
     )
     await _document(conn, job.id)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from service.app import create_app
@@ -14,7 +15,8 @@ from service.core import clients
 from service.core.db import Database
 from service.core.news import News
 from service.core.settings import Settings
-from service.keys import DATABASE, NEWS
+from service.keys import DATABASE, DRAINING, LOAD, NEWS
+from service.load import Load
 from service.sandbox.portal import PORTAL_STATE, PortalState, create_portal
 from worker.main import open_worker
 
@@ -89,7 +91,14 @@ class World:
     base_url: str
     portal: PortalState
     news: News
+    draining: asyncio.Event
+    load: Load
     _stack: AsyncExitStack = field(repr=False, default_factory=AsyncExitStack)
+
+    def drain(self) -> None:
+        """Let the API behave as a process that is about to end."""
+        self.draining.set()
+        self.news.may_have_come()
 
     async def caller(self, name: str = "acme") -> Caller:
         """Return a client with a key of its own; the same name twice is one client with two keys."""
@@ -108,12 +117,12 @@ async def until(is_so: Callable[[], bool], *, timeout_s: float = 30) -> None:
 
 
 @asynccontextmanager
-async def open_api(settings: Settings) -> AsyncIterator[tuple[str, Database, News]]:
-    """Serve the API on a free port; yields its address, its database and what it hears of jobs."""
+async def open_api(settings: Settings) -> AsyncIterator[tuple[str, web.Application]]:
+    """Serve the API on a free port; yields its address and the application."""
     server = TestServer(create_app(settings), auto_decompress=False)
     await server.start_server()
     try:
-        yield str(server.make_url("")).rstrip("/"), server.app[DATABASE], server.app[NEWS]
+        yield str(server.make_url("")).rstrip("/"), server.app
     finally:
         await server.close()
 
@@ -138,8 +147,8 @@ async def open_world(
     async with AsyncExitStack() as stack:
         portal_url, portal = await stack.enter_async_context(open_portal_stand_in(latency_s))
         settings = settings.model_copy(update={"portal_url": portal_url})
-        base_url, db, news = await stack.enter_async_context(open_api(settings))
+        base_url, app = await stack.enter_async_context(open_api(settings))
         if with_worker:
             await stack.enter_async_context(open_worker(settings))
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        yield World(settings, db, http, base_url, portal, news)
+        yield World(settings, app[DATABASE], http, base_url, portal, app[NEWS], app[DRAINING], app[LOAD])

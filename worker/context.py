@@ -1,6 +1,7 @@
 """What a worker process holds open, once."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,23 @@ from service.core.queue import Queue, open_queue
 from service.core.settings import Settings
 from service.core.storage import Storage, open_storage
 from service.core.token_source import open_token_source
+from worker.places import Places
+
+
+@dataclass(eq=False)
+class Run:
+    """One run of a job in this process.
+
+    Attributes:
+        since: when it began, by the monotonic clock, in seconds.
+        fetched: documents that it has dealt with.
+        is_over: set when the job is to give its place to somebody else's, and go on later.
+    """
+
+    client_id: UUID
+    fetched: int = 0
+    since: float = field(default_factory=time.monotonic)
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True)
@@ -22,6 +40,7 @@ class Context:
 
     Attributes:
         downloads: places for documents in flight in this process.
+        runs: the jobs that run in this process.
         stopping: set when the process should end; tasks then begin nothing new.
     """
 
@@ -32,9 +51,10 @@ class Context:
     portal_limit: PortalLimit
     storage: Storage
     outbound: Outbound
-    downloads: asyncio.Semaphore
+    downloads: Places
     worker_id: UUID = field(default_factory=uuid4)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    runs: set[Run] = field(default_factory=set)
 
 
 @asynccontextmanager
@@ -52,7 +72,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             portal_limit=await stack.enter_async_context(open_portal_limit(queue.redis, settings)),
             storage=await stack.enter_async_context(open_storage(settings)),
             outbound=await stack.enter_async_context(open_outbound(settings)),
-            downloads=asyncio.Semaphore(settings.downloads_per_worker),
+            downloads=Places(settings.downloads_per_worker),
         )
 
 

@@ -20,7 +20,7 @@ from service.core.errors import (
     StorageUnavailableError,
 )
 from service.core.jobs import Job
-from worker.context import Context
+from worker.context import Context, Run
 from worker.ledger import Ledger
 
 PASSING_ERRORS = (PortalUnavailableError, StorageUnavailableError)
@@ -38,10 +38,11 @@ class Downloads:
     Attributes:
         pause: why the portal refuses work for now, once it did; nothing new is begun then.
         left_over: the error that some document may overcome in a later run of this job, if any.
-        is_cut_short: whether documents were left alone because the process is stopping.
+        is_cut_short: whether documents were left alone because the process is stopping, or somebody waits.
     """
 
-    def __init__(self, context: Context, job: Job, ledger: Ledger) -> None:
+    def __init__(self, context: Context, job: Job, ledger: Ledger, run: Run) -> None:
+        self._run = run
         self._context = context
         self._job = job
         self._ledger = ledger
@@ -61,14 +62,15 @@ class Downloads:
         for document in waiting:
             if self._is_ending():
                 return
-            async with self._context.downloads:
+            async with self._context.downloads.of(self._job.client_id):
                 if self._is_ending():
                     return
                 await self._fetch(document)
+                self._run.fetched += 1
 
     def _is_ending(self) -> bool:
         """Whether nothing new may be begun; asked after each wait, which can be a long one."""
-        if self._context.stopping.is_set():
+        if self._context.stopping.is_set() or self._run.is_over.is_set():
             self.is_cut_short = True
         return self.is_cut_short or self.pause is not None
 

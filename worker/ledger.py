@@ -150,7 +150,7 @@ class Ledger:
         await jobs.record_progress(
             conn,
             self._job,
-            await documents.count(conn, self._job.process_number),
+            await documents.count(conn, self._job.id),
             lease_s=self._lease_s,
             downloaded_bytes=self.downloaded_bytes,
             in_flight=sum(min(1.0, done / size) for done, size in self._in_flight.values() if size),

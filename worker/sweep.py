@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from uuid import UUID
 
 from service.core import deliveries, documents, jobs
@@ -43,7 +44,28 @@ class Sweep:
         """Free what dead workers held, then ring for everything that is due."""
         if time.monotonic() - self._reachable_since > self._context.settings.lease_s / 2:
             await self.free_expired_leases()
+        await self.make_room()
         await self.ring()
+
+    async def make_room(self) -> None:
+        """When this worker is full, let its oldest run give its place to a client of whose jobs none runs.
+
+        It is one of the client that has the most runs here, and it has had its turn. What it has fetched
+        stays; the rest goes on when its client's turn has come again.
+        """
+        settings, runs = self._context.settings, self._context.runs
+        if len(runs) < settings.jobs_per_worker or any(run.is_over.is_set() for run in runs):
+            return
+        ended = time.monotonic() - settings.turn_s
+        # A turn in which nothing came in is none: two large jobs could otherwise chase each other for ever.
+        served = [run for run in runs if run.since <= ended and run.fetched]
+        if not served:
+            return
+        async with self._context.db.connection() as conn:
+            if not await jobs.is_anyone_left_out(conn):
+                return
+        share = Counter(run.client_id for run in runs)
+        max(served, key=lambda run: (share[run.client_id], -run.since)).is_over.set()
 
     async def ring(self) -> None:
         """Ring again for pending jobs and deliveries that nobody came for, while the queues have room.
@@ -88,7 +110,7 @@ class Sweep:
                 delivery_ids = await settle(conn, job, error=_CRASHED)
             else:
                 await documents.hand_back(conn, job.process_number)
-                counts = await documents.count(conn, job.process_number)
+                counts = await documents.count(conn, job.id)
                 await jobs.hand_back(conn, job, counts)
         crash_point("sweep.freed")
         await self._context.queue.ring_deliveries(delivery_ids)

@@ -3,9 +3,12 @@
 import hashlib
 import secrets
 import zlib
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
+
+import asyncpg
 
 from service.core import signing
 from service.core.db import Connection
@@ -13,16 +16,25 @@ from service.core.errors import KeyRefusedError, NotFoundError
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PREFIX = "autos_live_"
+SCOPES = ("read", "write")
+"""What keys can be for: looking, and asking for processes too."""
+
 _USE_NOTED_EVERY = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Somebody who calls the API."""
+    """Somebody who calls the API; limits of its own take the place of those in the settings.
+
+    `scopes` are those of the key that it came with: `read`, `write`.
+    """
 
     id: UUID
     name: str
     webhook_secret: bytes
+    requests_per_minute: int | None
+    max_active_jobs: int | None
+    scopes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,7 @@ class ApiKey:
     id: str
     client: str
     last_four: str
+    scopes: list[str]
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -59,7 +72,7 @@ async def ensure(conn: Connection, name: str, *, webhook_secret: bytes | None = 
         webhook_secret or signing.new_secret(),
     )
     if row is not None:
-        return Client(row["id"], row["name"], row["webhook_secret"]), True
+        return _client(row), True
     row = await conn.fetchrow(
         "update clients set webhook_secret = coalesce($2, webhook_secret) where name = $1 returning *",
         name,
@@ -67,10 +80,17 @@ async def ensure(conn: Connection, name: str, *, webhook_secret: bytes | None = 
     )
     if row is None:
         raise NotFoundError(f"client {name} went away")
-    return Client(row["id"], row["name"], row["webhook_secret"]), False
+    return _client(row), False
 
 
-async def add_key(conn: Connection, client_id: UUID, key: str, *, expires_at: datetime | None = None) -> None:
+async def add_key(
+    conn: Connection,
+    client_id: UUID,
+    key: str,
+    *,
+    scopes: Collection[str] = SCOPES,
+    expires_at: datetime | None = None,
+) -> None:
     """Store a key; the same live key of the same client again changes nothing.
 
     Raises:
@@ -80,13 +100,14 @@ async def add_key(conn: Connection, client_id: UUID, key: str, *, expires_at: da
         raise KeyRefusedError("this is no key of ours: it is not ASCII, or its checksum is wrong")
     key_id = key.split("_")[2] if key.startswith(_PREFIX) else f"given-{_hash(key).hex()[:10]}"
     await conn.execute(
-        """insert into api_keys (id, client_id, key_sha256, last_four, expires_at)
-           values ($1, $2, $3, $4, $5) on conflict (key_sha256) do nothing""",
+        """insert into api_keys (id, client_id, key_sha256, last_four, expires_at, scopes)
+           values ($1, $2, $3, $4, $5, $6) on conflict (key_sha256) do nothing""",
         key_id,
         client_id,
         _hash(key),
         key[-4:],
         expires_at,
+        sorted(scopes),
     )
     is_ours = await conn.fetchval(
         "select client_id = $2 and revoked_at is null from api_keys where key_sha256 = $1",
@@ -100,11 +121,35 @@ async def add_key(conn: Connection, client_id: UUID, key: str, *, expires_at: da
 async def list_keys(conn: Connection) -> list[ApiKey]:
     """Return every key, oldest first."""
     rows = await conn.fetch(
-        """select k.id, c.name as client, k.last_four, k.created_at, k.expires_at, k.revoked_at,
+        """select k.id, c.name as client, k.last_four, k.scopes, k.created_at, k.expires_at, k.revoked_at,
                   k.last_used_at
            from api_keys k join clients c on c.id = k.client_id order by k.created_at"""
     )
     return [ApiKey(**row) for row in rows]
+
+
+async def rotate_key(conn: Connection, key_id: str, key: str, *, grace: timedelta) -> str:
+    """Store a new key beside a live one, with its client and scopes; return the client's name.
+
+    Args:
+        grace: how long the old one goes on, unless it ends sooner.
+
+    Raises:
+        NotFoundError: no live key has this id.
+    """
+    old = await conn.fetchrow(
+        """update api_keys k set expires_at = least(k.expires_at, now() + $2::interval) from clients c
+           where k.id = $1 and c.id = k.client_id and k.revoked_at is null
+             and (k.expires_at is null or k.expires_at > now())
+           returning k.client_id, k.scopes, c.name""",
+        key_id,
+        grace,
+    )
+    if old is None:
+        raise NotFoundError(f"no live key has the id {key_id}")
+    await add_key(conn, old["client_id"], key, scopes=old["scopes"])
+    name: str = old["name"]
+    return name
 
 
 async def revoke_key(conn: Connection, key_id: str) -> None:
@@ -126,7 +171,7 @@ async def authenticate(conn: Connection, key: str) -> Client | None:
     The look-up is by the hash of 256 random bits, so its timing tells nothing about any key.
     """
     row = await conn.fetchrow(
-        """select c.id, c.name, c.webhook_secret, k.id as key_id,
+        """select c.*, k.id as key_id, k.scopes,
                   k.last_used_at is null or k.last_used_at < now() - $2::interval as is_stale
            from api_keys k join clients c on c.id = k.client_id
            where k.key_sha256 = $1 and k.revoked_at is null
@@ -144,7 +189,37 @@ async def authenticate(conn: Connection, key: str) -> Client | None:
             row["key_id"],
             _USE_NOTED_EVERY,
         )
-    return Client(row["id"], row["name"], row["webhook_secret"])
+    return replace(_client(row), scopes=frozenset(row["scopes"]))
+
+
+async def list_all(conn: Connection) -> list[Client]:
+    """Return every client, by name."""
+    return [_client(row) for row in await conn.fetch("select * from clients order by name")]
+
+
+async def set_limits(
+    conn: Connection, name: str, *, requests_per_minute: int | None, max_active_jobs: int | None
+) -> Client:
+    """Give a client limits of its own; None for those of the settings.
+
+    Raises:
+        NotFoundError: there is no such client.
+    """
+    row = await conn.fetchrow(
+        "update clients set requests_per_minute = $2, max_active_jobs = $3 where name = $1 returning *",
+        name,
+        requests_per_minute,
+        max_active_jobs,
+    )
+    if row is None:
+        raise NotFoundError(f"there is no client {name}")
+    return _client(row)
+
+
+def _client(row: asyncpg.Record) -> Client:
+    return Client(
+        row["id"], row["name"], row["webhook_secret"], row["requests_per_minute"], row["max_active_jobs"]
+    )
 
 
 def _hash(key: str) -> bytes:

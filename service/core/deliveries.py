@@ -22,6 +22,7 @@ class Claimed:
     next_attempt_at: datetime
     webhook_url: str
     webhook_secret: bytes
+    reference: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,20 @@ async def create(
     return [row["id"] for row in rows]
 
 
+async def create_for_batch(
+    conn: Connection, batch_id: UUID, *, event: str, payload: dict[str, Any]
+) -> list[UUID]:
+    """Write the delivery that tells of a batch's end; return its id."""
+    rows = await conn.fetch(
+        """insert into deliveries (batch_id, event, payload, ring_at)
+           values ($1, $2, $3::json, now() + interval '2 s') returning id""",
+        batch_id,
+        event,
+        payload,
+    )
+    return [row["id"] for row in rows]
+
+
 async def hurry(conn: Connection, subscription_id: UUID) -> list[UUID]:
     """Make what waits for its next round due now; return the ids, to ring for."""
     rows = await conn.fetch(
@@ -82,11 +97,13 @@ async def claim(
            set fence = d.fence + 1, claimed_until = now() + $2::interval, ring_at = now() + $2::interval,
                next_attempt_at = case when d.next_attempt_at < now() - $3::interval then now()
                                       else d.next_attempt_at end
-           from subscriptions s join clients c on c.id = s.client_id
-           where d.id = $1 and s.id = d.subscription_id and d.status = 'pending'
+           from (select id, client_id, webhook_url, reference from subscriptions
+                 union all select id, client_id, webhook_url, reference from batches) s
+                join clients c on c.id = s.client_id
+           where d.id = $1 and s.id = coalesce(d.subscription_id, d.batch_id) and d.status = 'pending'
              and d.next_attempt_at <= now() and (d.claimed_until is null or d.claimed_until < now())
            returning d.id, d.fence, d.event, d.payload, d.rounds, d.next_attempt_at,
-                     s.webhook_url, c.webhook_secret""",
+                     s.webhook_url, c.webhook_secret, s.reference""",
         delivery_id,
         timedelta(seconds=hold_s),
         timedelta(seconds=late_s),

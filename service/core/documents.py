@@ -92,30 +92,25 @@ def file_name(name: str, object_key: str) -> str:
 
 
 async def record_list(conn: Connection, number: str, job_id: UUID, records: Sequence[DocumentRecord]) -> None:
-    """Write the documents the portal lists; what failed under an earlier job is taken up again.
+    """Write the documents the portal lists, and take up those that the job's filters want.
 
-    What is available stays so. What failed under this very job stays failed. What the portal no longer
-    lists and we never got is forgotten: nobody can tell it from a document that never was.
+    What failed under an earlier job is taken up again. What is available stays so. What failed under this
+    very job stays failed. What the portal no longer lists and we never got is forgotten: nobody can tell it
+    from a document that never was.
     """
     await conn.execute(
         """insert into documents as d
-               (process_number, job_id, portal_uuid, position, name, type, has_file, declared_type,
+               (process_number, job_id, status, portal_uuid, position, name, type, has_file, declared_type,
                 declared_bytes, secrecy_level, filed_at)
-           select $1, $2, r.* from unnest(
+           select $1, $2, 'skipped', r.* from unnest(
                $3::uuid[], $4::int[], $5::text[], $6::text[], $7::bool[], $8::text[], $9::bigint[],
                $10::smallint[], $11::timestamptz[]) r
            on conflict (process_number, portal_uuid) do update
            set position = excluded.position, name = excluded.name, type = excluded.type,
                has_file = excluded.has_file, declared_type = excluded.declared_type,
                declared_bytes = excluded.declared_bytes, secrecy_level = excluded.secrecy_level,
-               filed_at = excluded.filed_at, updated_at = now(),
-               job_id = case when d.status = 'available' then d.job_id else excluded.job_id end,
-               status = case when d.status = 'failed' and d.job_id <> excluded.job_id
-                             then 'pending' else d.status end,
-               error_code = case when d.job_id <> excluded.job_id then null else d.error_code end,
-               error_message = case when d.job_id <> excluded.job_id then null else d.error_message end,
-               attempts = case when d.status = 'failed' and d.job_id <> excluded.job_id
-                               then 0 else d.attempts end""",
+               filed_at = excluded.filed_at,
+               updated_at = now()""",
         number,
         job_id,
         [r.uuid for r in records],
@@ -129,8 +124,16 @@ async def record_list(conn: Connection, number: str, job_id: UUID, records: Sequ
         [r.filed_at for r in records],
     )
     await conn.execute(
+        """update documents d
+           set status = 'pending', job_id = $2, attempts = 0, error_code = null, error_message = null
+           where process_number = $1 and (status = 'skipped' or (status = 'failed' and job_id <> $2))
+             and document_is_wanted(d, (select filters from jobs where id = $2))""",
+        number,
+        job_id,
+    )
+    await conn.execute(
         """delete from documents
-           where process_number = $1 and status in ('pending', 'failed')
+           where process_number = $1 and status in ('skipped', 'pending', 'failed')
              and portal_uuid <> all($2::uuid[])""",
         number,
         [r.uuid for r in records],
@@ -141,6 +144,32 @@ async def list_of_process(conn: Connection, number: str) -> list[Document]:
     """Return the documents of a process, newest first as the court orders them."""
     rows = await conn.fetch(
         f"select {_COLUMNS} from documents where process_number = $1 order by position desc, id", number
+    )
+    return [_document(row) for row in rows]
+
+
+async def list_of_job(conn: Connection, job_id: UUID) -> list[Document]:
+    """Return the documents that a job is to bring in, as they are now, in the same order."""
+    rows = await conn.fetch(
+        f"""select {_COLUMNS} from documents d
+            where process_number = (select process_number from jobs where id = $1)
+              and document_is_wanted(d, (select filters from jobs where id = $1))
+            order by position desc, id""",
+        job_id,
+    )
+    return [_document(row) for row in rows]
+
+
+async def list_news(conn: Connection, job_id: UUID, *, after: int) -> list[Document]:
+    """Return the documents of a job that changed after it had this sequence, in the same order."""
+    rows = await conn.fetch(
+        f"""select {_COLUMNS} from documents d
+            where process_number = (select process_number from jobs where id = $1)
+              and news_job_id = $1 and news_sequence > $2
+              and document_is_wanted(d, (select filters from jobs where id = $1))
+            order by position desc, id""",
+        job_id,
+        after,
     )
     return [_document(row) for row in rows]
 
@@ -182,26 +211,30 @@ async def object_keys(conn: Connection, document_ids: Sequence[UUID]) -> dict[UU
     return {row["id"]: row["object_key"] for row in rows}
 
 
-async def count(conn: Connection, number: str) -> Counts:
-    """Count the documents of a process; the caller holds its job."""
+async def count(conn: Connection, job_id: UUID) -> Counts:
+    """Count the documents that a job is to bring in; the caller holds it."""
     row = await conn.fetchrow(
         """select count(*) as total,
-                  count(*) filter (where status = 'available') as completed,
-                  count(*) filter (where status = 'failed') as failed,
-                  count(*) filter (where status = 'processing') as processing,
-                  coalesce(sum(coalesce(size_bytes, declared_bytes)), 0)::bigint as expected_bytes
-           from documents where process_number = $1""",
-        number,
+                  count(*) filter (where d.status = 'available') as completed,
+                  count(*) filter (where d.status = 'failed') as failed,
+                  count(*) filter (where d.status = 'processing') as processing,
+                  coalesce(sum(coalesce(d.size_bytes, d.declared_bytes)), 0)::bigint as expected_bytes
+           from jobs j join documents d on d.process_number = j.process_number
+           where j.id = $1 and document_is_wanted(d, j.filters)""",
+        job_id,
     )
     return Counts(**row) if row is not None else Counts(0, 0, 0, 0, 0)
 
 
-async def is_whole(conn: Connection, number: str) -> bool:
-    """Whether no document of the process is known to be missing."""
-    lost = await conn.fetchval(
-        "select exists (select from documents where process_number = $1 and status = 'failed')", number
+async def list_lacking(conn: Connection, job_ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of the jobs of whose documents one is known to be missing by now."""
+    rows = await conn.fetch(
+        """select id from jobs j where id = any($1::uuid[]) and exists (
+               select from documents d where d.process_number = j.process_number and d.status = 'failed'
+               and document_is_wanted(d, j.filters))""",
+        job_ids,
     )
-    return not lost
+    return {row["id"] for row in rows}
 
 
 async def list_object_keys(conn: Connection, *, after: str, until: str | None) -> list[str]:

@@ -46,6 +46,10 @@ class JobSharedError(AutosError):
     """Another client waits for the job too, so this one may not cancel it."""
 
 
+class TooManyActiveJobsError(AutosError):
+    """The client has as many active jobs as it may have."""
+
+
 class NothingToRetryError(AutosError):
     """The job has not ended, or it ended with every document; the message says which."""
 

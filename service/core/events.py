@@ -11,6 +11,7 @@ from uuid import UUID
 import orjson
 
 from service.core import cnj
+from service.core.batches import Batch
 from service.core.documents import Document, file_name
 from service.core.jobs import Job
 from service.core.settings import Settings
@@ -45,10 +46,30 @@ def job_event(job: Job, documents: Sequence[Document]) -> dict[str, Any]:
     return stored
 
 
+def batch_event(batch: Batch) -> dict[str, Any]:
+    """Describe a batch of which every job has ended."""
+    event = {
+        "type": "batch.finished",
+        "timestamp": batch.finished_at,
+        "batch_id": batch.id,
+        "total_processes": batch.total_processes,
+        "refused_processes": batch.refused_processes,
+        "jobs": batch.jobs,
+        "total_documents": batch.total_documents,
+        "completed_documents": batch.completed_documents,
+        "failed_documents": batch.failed_documents,
+        "created_at": batch.created_at,
+        "finished_at": batch.finished_at,
+    }
+    stored: dict[str, Any] = orjson.loads(orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z))
+    return stored
+
+
 def body(
     event: Mapping[str, Any],
     object_keys: Mapping[UUID, str],
     *,
+    reference: str | None,
     settings: Settings,
     storage: Storage,
     signed_at: datetime,
@@ -57,6 +78,7 @@ def body(
 
     Args:
         object_keys: the S3 key of each document, by its id.
+        reference: the receiver's own name for what the event tells of.
         signed_at: the time from which links count; the same time gives the same bytes, so that a repeat
             after a crash between sending and noting it is identical.
     """
@@ -64,8 +86,9 @@ def body(
         _with_links(item, object_keys.get(UUID(item["id"])), settings, storage, signed_at)
         for item in event.get("documents", ())
     ]
-    number = event["process_number"]
-    sent = {**event, "documents_url": f"{settings.public_url}/processes/{number}/files"}
+    sent = {**event, "reference": reference}
+    if "process_number" in event:
+        sent["documents_url"] = f"{settings.public_url}/processes/{event['process_number']}/files"
     if "documents" in event:
         sent["documents"] = links
     return orjson.dumps(sent)

@@ -4,23 +4,40 @@ Every move is one guarded statement whose answer says whether it happened; a wor
 the fence of its claim, so that a worker which was taken for dead can change nothing any more.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
+import orjson
 
 from service.core.db import Connection
 from service.core.documents import Counts
 from service.core.errors import LeaseLostError, NotFoundError
-from service.core.states import JobStatus
+from service.core.states import JobStatus, Priority
+from service.core.wishes import Filters
 
-_COLUMNS = """
-    id, process_number, status, sequence, total_documents, completed_documents, failed_documents,
-    processing_documents, downloaded_bytes, expected_bytes, progress_percentage, error_code, error_message,
-    waiting_reason, next_attempt_at, retries, crashes, fence, created_at, updated_at, started_at, finished_at,
-    extract(epoch from deadline_at - now())::float8 as left_s
-"""
+_LEFT = "extract(epoch from deadline_at - now())::float8 as left_s"
+_NAMES = (
+    *("id", "process_number", "client_id", "priority", "filters", "status", "sequence"),
+    *("changed_in", "total_documents"),
+    *("completed_documents", "failed_documents", "processing_documents", "downloaded_bytes"),
+    *("expected_bytes", "progress_percentage", "error_code", "error_message", "waiting_reason"),
+    *(
+        "next_attempt_at",
+        "retries",
+        "crashes",
+        "fence",
+        "created_at",
+        "updated_at",
+        "started_at",
+        "finished_at",
+    ),
+)
+_COLUMNS = f"{', '.join(_NAMES)}, {_LEFT}"
+# So many workers may look for a job of one client at the same moment, and each finds one.
+_LOOK_AHEAD = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +45,18 @@ class Job:
     """One row; the counts are of the process's documents as this job last wrote them.
 
     Attributes:
+        changed_in: where its last change stands in the news of all jobs (`present`).
         left_s: seconds to its deadline when the row was read, by the database's clock.
     """
 
     id: UUID
     process_number: str
+    client_id: UUID
+    priority: Priority
+    filters: Filters
     status: JobStatus
     sequence: int
+    changed_in: int
     total_documents: int
     completed_documents: int
     failed_documents: int
@@ -56,47 +78,99 @@ class Job:
     left_s: float
 
     @property
+    def watched(self) -> list[UUID]:
+        """The jobs of whose news somebody who waits for this has to hear."""
+        return [self.id]
+
+    @property
     def pending_documents(self) -> int:
         """Documents that nobody has begun to fetch."""
         done = self.completed_documents + self.failed_documents + self.processing_documents
         return self.total_documents - done
 
 
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be written."""
+
+    number: str
+    priority: Priority
+    filters: Filters
+    deadline_s: int
+
+
 # For callers --------------------------------------------------------------------------------------
 
 
-async def create(conn: Connection, number: str, *, deadline_s: int) -> Job:
-    """Write a new pending job; the caller holds the process's lock and rings after the commit."""
+async def create(conn: Connection, new: Sequence[NewJob], client_id: UUID) -> list[Job]:
+    """Write new pending jobs; the caller holds the processes' locks and rings after the commit."""
+    if not new:
+        return []
     # Not `now()`, the transaction's start: who waited for the process's lock began before the last job ended.
-    row = await conn.fetchrow(
-        f"""insert into jobs (process_number, created_at, deadline_at, ring_at)
-            values ($1, clock_timestamp(), now() + $2::interval, now() + interval '2 s')
+    rows = await conn.fetch(
+        f"""insert into jobs (process_number, client_id, priority, filters, created_at, deadline_at,
+                              ring_at)
+            select number, $1, priority, filters::jsonb, clock_timestamp(), now() + left_for_it,
+                   now() + interval '2 s'
+            from unnest($2::text[], $3::job_priority[], $4::text[], $5::interval[])
+                 as r(number, priority, filters, left_for_it)
             returning {_COLUMNS}""",
-        number,
-        timedelta(seconds=deadline_s),
+        client_id,
+        [one.number for one in new],
+        [one.priority for one in new],
+        # Not as jsonb: asyncpg takes a list in a list for a second dimension.
+        [orjson.dumps(one.filters).decode() if one.filters else None for one in new],
+        [timedelta(seconds=one.deadline_s) for one in new],
     )
-    return _job(row)
+    return [_job(row) for row in rows]
 
 
-async def lock_active(conn: Connection, number: str) -> Job | None:
-    """Return the process's active job, which cannot become final before this transaction ends.
+async def lock_active(conn: Connection, numbers: Collection[str]) -> list[Job]:
+    """Return the active jobs of processes, which cannot become final before this transaction ends.
 
     Without the lock a subscription could slip in behind the last look at them, and its webhook be lost.
     """
-    row = await conn.fetchrow(
+    rows = await conn.fetch(
         f"""select {_COLUMNS} from jobs
-            where process_number = $1 and status in ('pending', 'processing') for share""",
-        number,
+            where process_number = any($1::text[]) and status in ('pending', 'processing')
+            order by process_number for share""",
+        list(numbers),
     )
-    return None if row is None else _job(row)
+    return [_job(row) for row in rows]
 
 
-async def latest(conn: Connection, number: str) -> Job | None:
-    """Return the newest job of the process."""
+async def list_latest(conn: Connection, numbers: Collection[str]) -> list[Job]:
+    """Return the newest job of each process that has any."""
+    rows = await conn.fetch(
+        f"""select {_COLUMNS} from unnest($1::text[]) as asked(number) cross join lateral (
+                select * from jobs where process_number = number order by created_at desc limit 1) newest""",
+        list(numbers),
+    )
+    return [_job(row) for row in rows]
+
+
+async def count_active(conn: Connection, client_id: UUID) -> int:
+    """Return how many jobs of a client's making have not ended."""
+    count: int = await conn.fetchval(
+        """select (select count(*) from jobs where client_id = $1 and status = 'pending')
+                + (select count(*) from jobs where client_id = $1 and status = 'processing')""",
+        client_id,
+    )
+    return count
+
+
+async def widen(conn: Connection, job_id: UUID, *, priority: Priority, filters: Filters) -> Job:
+    """Let an active job, which the caller has locked, serve more wishes than it was made for.
+
+    A worker that runs it looks again before it ends it (`is_widened`).
+    """
     row = await conn.fetchrow(
-        f"select {_COLUMNS} from jobs where process_number = $1 order by created_at desc limit 1", number
+        f"update jobs set priority = $2, filters = $3 where id = $1 returning {_COLUMNS}",
+        job_id,
+        priority,
+        filters,
     )
-    return None if row is None else _job(row)
+    return _job(row)
 
 
 async def get_for_client(conn: Connection, job_id: UUID, client_id: UUID) -> Job:
@@ -112,6 +186,91 @@ async def get_for_client(conn: Connection, job_id: UUID, client_id: UUID) -> Job
         client_id,
     )
     return _job(row)
+
+
+async def list_for_client(conn: Connection, job_ids: Sequence[UUID], client_id: UUID) -> list[Job]:
+    """Return those of the jobs that this client subscribed to."""
+    rows = await conn.fetch(
+        f"""select {_COLUMNS} from jobs where id = any($1::uuid[])
+            and exists (select from subscriptions where job_id = jobs.id and client_id = $2)""",
+        job_ids,
+        client_id,
+    )
+    return [_job(row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Which jobs of a client are to be listed; None does not matter.
+
+    Attributes:
+        after: the time and id of the last job of the page before.
+    """
+
+    statuses: list[JobStatus] | None = None
+    reference: str | None = None
+    number: str | None = None
+    created_from: datetime | None = None
+    created_until: datetime | None = None
+    after: tuple[datetime, UUID] | None = None
+
+
+async def list_found(conn: Connection, search: Search, client_id: UUID, *, limit: int) -> list[Job]:
+    """Return the client's newest jobs that fit, the newest first."""
+    rows = await conn.fetch(
+        f"""select {_COLUMNS} from jobs join (
+                select distinct on (s.job_created_at, s.job_id) s.job_created_at, s.job_id
+                from subscriptions s join jobs j on j.id = s.job_id
+                where s.client_id = $1
+                  and ($2::job_status[] is null or j.status = any($2))
+                  and ($3::text is null or s.reference = $3)
+                  and ($4::text is null or j.process_number = $4)
+                  and ($5::timestamptz is null or s.job_created_at >= $5)
+                  and ($6::timestamptz is null or s.job_created_at < $6)
+                  and ($7::timestamptz is null or (s.job_created_at, s.job_id) < ($7, $8::uuid))
+                order by s.job_created_at desc, s.job_id desc limit $9
+            ) page on page.job_id = jobs.id
+            order by page.job_created_at desc, page.job_id desc""",
+        client_id,
+        search.statuses,
+        search.reference,
+        search.number,
+        search.created_from,
+        search.created_until,
+        search.after[0] if search.after else None,
+        search.after[1] if search.after else None,
+        limit,
+    )
+    return [_job(row) for row in rows]
+
+
+async def present(conn: Connection) -> int:
+    """Return a position in the news of all jobs: every change that is not visible yet will be at or after it.
+
+    It is the oldest transaction under way: transactions do not become visible in the order of their numbers.
+    """
+    position: int = await conn.fetchval("select pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+    return position
+
+
+async def list_news(
+    conn: Connection, client_id: UUID, *, since: int, after: tuple[int, UUID] | None, limit: int
+) -> list[Job]:
+    """Return the client's jobs that changed at or after a position, the oldest change first.
+
+    Args:
+        after: `changed_in` and id of the last one of the page before.
+    """
+    rows = await conn.fetch(
+        f"""select {_COLUMNS} from jobs
+            where (changed_in, id) > ($2, $3::uuid)
+              and exists (select from subscriptions where job_id = jobs.id and client_id = $1)
+            order by changed_in, id limit $4""",
+        client_id,
+        *(after or (since, UUID(int=0))),
+        limit,
+    )
+    return [_job(row) for row in rows]
 
 
 async def latest_for_client(conn: Connection, number: str, client_id: UUID) -> Job:
@@ -133,19 +292,51 @@ async def latest_for_client(conn: Connection, number: str, client_id: UUID) -> J
 # For the worker that owns the job -----------------------------------------------------------------
 
 
-async def claim(conn: Connection, job_id: UUID, *, worker_id: UUID, lease_s: float) -> Job | None:
-    """Take the job for one run; None when somebody else has it, it is final, or its time has not come."""
+async def claim(conn: Connection, *, worker_id: UUID, lease_s: float) -> Job | None:
+    """Take the job whose turn it is for one run; None when none is due that nobody else is taking.
+
+    The highest priority comes first. Within it the client with the fewest running jobs, of those the one that
+    was served the longest ago, and of its jobs the one that has been due the longest.
+    """
     row = await conn.fetchrow(
-        f"""update jobs
-            set status = 'processing', fence = fence + 1, worker_id = $2, lease_until = now() + $3::interval,
+        f"""with next as (
+                select j.id, j.client_id from clients c
+                cross join lateral (
+                    select id, priority, next_attempt_at, created_at from jobs
+                    where client_id = c.id and status = 'pending' and next_attempt_at <= now()
+                    order by priority, next_attempt_at, created_at limit {_LOOK_AHEAD}
+                ) due
+                join jobs j on j.id = due.id and j.status = 'pending'
+                left join turns t on t.client_id = c.id
+                order by due.priority,
+                         (select count(*) from jobs where client_id = c.id and status = 'processing'),
+                         t.served_at nulls first, due.next_attempt_at, due.created_at
+                limit 1 for no key update of j skip locked
+            ), served as (
+                insert into turns select client_id, clock_timestamp() from next
+                on conflict (client_id) do update set served_at = excluded.served_at
+            )
+            update jobs
+            set status = 'processing', fence = fence + 1, worker_id = $1, lease_until = now() + $2::interval,
                 started_at = coalesce(started_at, now()), waiting_reason = null
-            where id = $1 and status = 'pending' and next_attempt_at <= now()
-            returning {_COLUMNS}""",
-        job_id,
+            from next where jobs.id = next.id
+            returning {", ".join("jobs." + column for column in _NAMES)}, {_LEFT}""",
         worker_id,
         timedelta(seconds=lease_s),
     )
     return None if row is None else _job(row)
+
+
+async def is_anyone_left_out(conn: Connection) -> bool:
+    """Whether a client has jobs that are due, and none that runs."""
+    left_out: bool = await conn.fetchval(
+        """select exists (
+               select from clients c
+               where exists (select from jobs where client_id = c.id and status = 'pending'
+                             and next_attempt_at <= now())
+                 and not exists (select from jobs where client_id = c.id and status = 'processing'))"""
+    )
+    return left_out
 
 
 async def renew_lease(conn: Connection, job: Job, *, lease_s: float, downloaded_bytes: int) -> None:
@@ -215,6 +406,12 @@ async def record_progress(
         downloaded_bytes,
         in_flight,
     )
+
+
+async def is_widened(conn: Connection, job: Job) -> bool:
+    """Whether the job has come to want more documents since it was claimed; the caller holds it."""
+    filters: Filters = await conn.fetchval("select filters from jobs where id = $1", job.id)
+    return filters != job.filters
 
 
 async def forget_crashes(conn: Connection, job: Job) -> None:
@@ -337,4 +534,4 @@ async def lock_to_cancel(conn: Connection, job_id: UUID) -> Job | None:
 def _job(row: asyncpg.Record | None) -> Job:
     if row is None:
         raise NotFoundError("no such job")
-    return Job(**{**row, "status": JobStatus(row["status"])})
+    return Job(**{**row, "status": JobStatus(row["status"]), "priority": Priority(row["priority"])})

@@ -30,19 +30,32 @@ class News:
 
     def __init__(self) -> None:
         self._watching: dict[UUID, set[asyncio.Event]] = {}
+        self._watching_all: set[asyncio.Event] = set()
 
     @contextmanager
-    def of(self, job_id: UUID) -> Iterator[asyncio.Event]:
-        """Yield an event that is set whenever the job may have changed; its user clears it."""
+    def of(self, *job_ids: UUID) -> Iterator[asyncio.Event]:
+        """Yield an event that is set whenever one of the jobs may have changed; its user clears it."""
         event = asyncio.Event()
-        self._watching.setdefault(job_id, set()).add(event)
+        for job_id in job_ids:
+            self._watching.setdefault(job_id, set()).add(event)
         try:
             yield event
         finally:
-            watching = self._watching[job_id]
-            watching.discard(event)
-            if not watching:
-                del self._watching[job_id]
+            for job_id in job_ids:
+                watching = self._watching[job_id]
+                watching.discard(event)
+                if not watching:
+                    del self._watching[job_id]
+
+    @contextmanager
+    def of_all(self) -> Iterator[asyncio.Event]:
+        """Yield an event that is set whenever any job may have changed; its user clears it."""
+        event = asyncio.Event()
+        self._watching_all.add(event)
+        try:
+            yield event
+        finally:
+            self._watching_all.discard(event)
 
     def watching(self, job_id: UUID) -> int:
         """Return how many wait for the job."""
@@ -50,12 +63,12 @@ class News:
 
     def came(self, job_id: UUID) -> None:
         """Wake who waits for this job."""
-        for event in self._watching.get(job_id, ()):
+        for event in (*self._watching.get(job_id, ()), *self._watching_all):
             event.set()
 
     def may_have_come(self) -> None:
-        """Wake everybody: nobody listened for a while."""
-        for watching in self._watching.values():
+        """Wake everybody: nobody listened for a while, or the process is about to end."""
+        for watching in (*self._watching.values(), self._watching_all):
             for event in watching:
                 event.set()
 

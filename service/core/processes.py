@@ -1,5 +1,6 @@
 """Processes: the court cases, as the portal last described them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,17 +28,21 @@ class Process:
     updated_at: datetime
 
 
-async def lock(conn: Connection, number: str) -> Process:
-    """Return the process, written if new, locked until the transaction ends.
+async def lock(conn: Connection, numbers: Collection[str]) -> list[Process]:
+    """Return the processes, written if new, locked until the transaction ends.
 
-    All who ask for one process at the same time pass through this lock one after the other.
+    All who ask for one process at the same time pass through this lock one after the other. Many are
+    locked in the order of their numbers, so that two who ask for the same ones cannot wait for each other.
     """
-    select = "select * from processes where number = $1 for no key update"
-    row = await conn.fetchrow(select, number)
-    if row is None:
-        await conn.execute("insert into processes (number) values ($1) on conflict do nothing", number)
-        row = await conn.fetchrow(select, number)
-    return _process(row)
+    select = "select * from processes where number = any($1::text[]) order by number for no key update"
+    asked = sorted(numbers)
+    rows = await conn.fetch(select, asked)
+    if len(rows) < len(asked):
+        await conn.execute(
+            "insert into processes (number) select unnest($1::text[]) on conflict do nothing", asked
+        )
+        rows = await conn.fetch(select, asked)
+    return [_process(row) for row in rows]
 
 
 async def get(conn: Connection, number: str) -> Process:

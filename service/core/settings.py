@@ -81,7 +81,11 @@ class Settings(BaseSettings):
     # Jobs.
     fresh_s: Annotated[int, Field(ge=0)] = 900
     """How long a list of documents counts as fresh: a complete process is not fetched again before."""
+    max_active_jobs: PositiveInt = 20_000
+    requests_per_minute: PositiveInt = 6_000
+    max_requests: PositiveInt = 1_000
     jobs_per_worker: PositiveInt = 20
+    turn_s: NonNegativeFloat = 30.0
     downloads_per_job: PositiveInt = 8
     downloads_per_worker: PositiveInt = 32
     lease_s: PositiveFloat = 20.0

@@ -1,9 +1,10 @@
 """The end of a job: documents, final status and one delivery per subscription in one transaction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from service.core import deliveries, documents, events, jobs, subscriptions
+from service.core import batches, deliveries, documents, events, jobs, subscriptions
 from service.core.db import Connection
 from service.core.documents import Counts
 from service.core.errors import JobFinalError, JobSharedError, NotFoundError
@@ -44,7 +45,7 @@ async def settle(
     await documents.give_up(
         conn, job.process_number, error_code=left_over.code, error_message=left_over.message
     )
-    counts = await documents.count(conn, job.process_number)
+    counts = await documents.count(conn, job.id)
     status = JobStatus.CANCELLED if is_cancelled else _status(counts, error)
     if status is JobStatus.FAILED and error is None:
         error = _ALL_FAILED
@@ -57,7 +58,7 @@ async def settle(
         error_message=error.message if error else None,
         downloaded_bytes=downloaded_bytes,
     )
-    return await _tell(conn, final)
+    return [*await _tell(conn, final), *await end_batches(conn, await batches.count_down(conn, final.id))]
 
 
 async def cancel(conn: Connection, job_id: UUID, client_id: UUID) -> list[UUID]:
@@ -85,6 +86,19 @@ async def cancel(conn: Connection, job_id: UUID, client_id: UUID) -> list[UUID]:
     return await settle(conn, job, error=CANCELLED, is_cancelled=True)
 
 
+async def end_batches(conn: Connection, ended: Sequence[UUID]) -> list[UUID]:
+    """Tell of batches of which the last job has ended; return the deliveries to ring for."""
+    delivery_ids = []
+    for batch_id in ended:
+        batch = await batches.get(conn, batch_id)
+        if batch.webhook_url is not None:
+            event = events.batch_event(batch)
+            delivery_ids += await deliveries.create_for_batch(
+                conn, batch.id, event=event["type"], payload=event
+            )
+    return delivery_ids
+
+
 def _status(counts: Counts, error: Reason | None) -> JobStatus:
     if error is not None or (counts.failed > 0 and counts.completed == 0):
         return JobStatus.FAILED
@@ -95,5 +109,5 @@ async def _tell(conn: Connection, job: Job) -> list[UUID]:
     subscribed = await subscriptions.list_with_webhook(conn, job.id)
     if not subscribed:
         return []
-    event = events.job_event(job, await documents.list_of_process(conn, job.process_number))
+    event = events.job_event(job, await documents.list_of_job(conn, job.id))
     return await deliveries.create(conn, [s.id for s in subscribed], event=event["type"], payload=event)

@@ -19,9 +19,23 @@ class JobStatus(StrEnum):
         return self not in (JobStatus.PENDING, JobStatus.PROCESSING)
 
 
+class Priority(StrEnum):
+    """Which jobs are taken first; within a priority the clients take turns."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+    @staticmethod
+    def first(one: "Priority", other: "Priority") -> "Priority":
+        """Return the one of two that is taken first."""
+        return min(one, other, key=list(Priority).index)
+
+
 class DocumentStatus(StrEnum):
     """What has become of one document."""
 
+    SKIPPED = "skipped"
     PENDING = "pending"
     PROCESSING = "processing"
     AVAILABLE = "available"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_s3.type_defs import ListMultipartUploadsOutputTypeDef
 
 _DEFAULT_REGION = "us-east-1"
+_READ_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,23 @@ class Storage:
             await upload.begin(first, group)
             async for part in others:
                 await upload.begin(part, group)
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        """Yield an object's bytes in chunks of some 100 KiB; memory holds one of them.
+
+        Raises:
+            StorageUnavailableError: S3 does not have it, did not answer, or fell silent.
+        """
+        async with calling("get_object", within_s=self._patience.call_s):
+            answer = await self._s3.get_object(Bucket=self._bucket, Key=key)
+        body = answer["Body"]
+        async with body:
+            while True:
+                async with calling("get_object", within_s=self._patience.call_s):
+                    chunk = await body.read(_READ_BYTES)
+                if not chunk:
+                    return
+                yield chunk
 
     async def exists(self, key: str) -> bool:
         """Whether the object is there."""

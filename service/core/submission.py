@@ -1,17 +1,20 @@
-"""What happens when a caller asks for a process: join the running job, use what is there, or begin."""
+"""What happens when a caller asks for processes: join the running job, use what is there, or begin."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
 from service.core import deliveries, documents, events, jobs, processes, subscriptions
 from service.core.db import Connection
-from service.core.errors import NothingToRetryError
-from service.core.jobs import Job
+from service.core.errors import NothingToRetryError, TooManyActiveJobsError
+from service.core.jobs import Job, NewJob
 from service.core.processes import Process
 from service.core.settings import Settings
-from service.core.states import JobStatus
+from service.core.states import JobStatus, Priority
+from service.core.subscriptions import NewSubscription
+from service.core.wishes import Wish, covers, widened
 
 
 class Outcome(StrEnum):
@@ -32,34 +35,55 @@ class Submission:
 
 
 async def submit(
+    conn: Connection, wish: Wish, client_id: UUID, *, settings: Settings, most_active: int | None = None
+) -> Submission:
+    """Submit one wish; see `submit_many`.
+
+    Raises:
+        TooManyActiveJobsError: it would have needed one job too many.
+    """
+    (met,) = await submit_many(conn, [wish], client_id, settings=settings, most_active=most_active)
+    if isinstance(met, TooManyActiveJobsError):
+        raise met
+    return met
+
+
+async def submit_many(
     conn: Connection,
-    number: str,
+    wishes: Sequence[Wish],
     client_id: UUID,
     *,
-    webhook_url: str | None,
-    force_refresh: bool,
     settings: Settings,
-) -> Submission:
-    """Subscribe the client to the job that brings the process in, inside the caller's transaction.
+    most_active: int | None = None,
+) -> list[Submission | TooManyActiveJobsError]:
+    """Subscribe the client to the jobs that bring the processes in, inside the caller's transaction.
 
     All requests for one process pass one after the other (the lock on its row), so that fifty at once
-    make one job. After the commit the caller rings for the job (when created) and the deliveries.
+    make one job. After the commit the caller rings for the jobs (when created) and the deliveries.
+
+    Args:
+        most_active: jobs that the client may have at once; None for the setting.
+
+    Returns:
+        For each wish, in their order, its submission or the error for which there is none.
     """
-    process = await processes.lock(conn, number)
-    if active := await jobs.lock_active(conn, number):
-        await subscriptions.add(conn, active.id, client_id, webhook_url)
-        return Submission(active, Outcome.JOINED, [])
-    latest = await jobs.latest(conn, number)
-    is_fresh = latest and _is_fresh(process, latest, settings) and await documents.is_whole(conn, number)
-    if latest and is_fresh and not force_refresh:
-        return await _use_what_is_there(conn, latest, client_id, webhook_url)
-    job = await jobs.create(conn, number, deadline_s=settings.job_deadline_s)
-    await subscriptions.add(conn, job.id, client_id, webhook_url)
-    return Submission(job, Outcome.CREATED, [])
+    found = await _lock(conn, {wish.number for wish in wishes})
+    most = most_active or settings.max_active_jobs
+    created = await _create(conn, found.new_jobs(wishes, settings), client_id, most=most)
+    met = [await _meet(conn, wish, found, created, settings) for wish in wishes]
+    told = iter(await _subscribe(conn, [one for one in met if one is not None], client_id))
+    too_many = TooManyActiveJobsError(f"you may have {most} active jobs at most")
+    return [too_many if one is None else next(told) for one in met]
 
 
 async def retry(
-    conn: Connection, job_id: UUID, client_id: UUID, *, webhook_url: str | None, settings: Settings
+    conn: Connection,
+    job_id: UUID,
+    client_id: UUID,
+    *,
+    webhook_url: str | None,
+    settings: Settings,
+    most_active: int | None = None,
 ) -> Submission:
     """Ask again for a process whose job left documents out: what is available stays, the rest is tried anew.
 
@@ -75,33 +99,118 @@ async def retry(
         raise NothingToRetryError("the job has not ended yet")
     if job.status is JobStatus.COMPLETED:
         raise NothingToRetryError("the job ended with every document")
-    urls: list[str | None] = [webhook_url]
-    if webhook_url is None:
-        urls = [*await subscriptions.list_urls(conn, job_id, client_id)] or [None]
+    asked = await subscriptions.list_of_client(conn, job_id, client_id)
+    told = [one for one in asked if one.webhook_url] or asked[:1]
+    wishes = [
+        Wish(job.process_number, webhook_url or one.webhook_url, one.reference, job.priority, job.filters)
+        for one in told
+    ]
     submissions = [
-        await submit(
-            conn, job.process_number, client_id, webhook_url=url, force_refresh=False, settings=settings
-        )
-        for url in urls
+        await submit(conn, wish, client_id, settings=settings, most_active=most_active) for wish in wishes
     ]
     ids = [delivery_id for one in submissions for delivery_id in one.delivery_ids]
     return Submission(submissions[0].job, submissions[0].outcome, ids)
 
 
-def _is_fresh(process: Process, latest: Job, settings: Settings) -> bool:
-    if latest.status is not JobStatus.COMPLETED or process.listed_at is None:
-        return False
-    return datetime.now(UTC) - process.listed_at < timedelta(seconds=settings.fresh_s)
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """The job by which a wish is met."""
+
+    wish: Wish
+    job: Job
+    outcome: Outcome
 
 
-async def _use_what_is_there(
-    conn: Connection, job: Job, client_id: UUID, webhook_url: str | None
-) -> Submission:
-    subscription = await subscriptions.add(conn, job.id, client_id, webhook_url)
-    if webhook_url is None:
-        return Submission(job, Outcome.CACHED, [])
-    event = events.job_event(job, await documents.list_of_process(conn, job.process_number))
-    ids = await deliveries.create(conn, [subscription.id], event=event["type"], payload=event)
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What there is of the processes asked for, each by its number, locked."""
+
+    processes: dict[str, Process]
+    active: dict[str, Job]
+    latest: dict[str, Job]
+    lacking: set[UUID]
+
+    def new_jobs(self, wishes: Sequence[Wish], settings: Settings) -> dict[str, NewJob]:
+        """Return the jobs to be made, one for all wishes for the same process."""
+        new: dict[str, NewJob] = {}
+        for wish in wishes:
+            if wish.number in self.active or self.is_there(wish, settings):
+                continue
+            deadline_s = wish.deadline_s or settings.job_deadline_s
+            job = new.get(wish.number, NewJob(wish.number, wish.priority, wish.filters, deadline_s))
+            new[wish.number] = replace(
+                job,
+                priority=Priority.first(job.priority, wish.priority),
+                filters=widened(job.filters, wish.filters),
+            )
+        return new
+
+    def is_there(self, wish: Wish, settings: Settings) -> bool:
+        """Whether the newest job brought in all that is wished for, not too long ago."""
+        latest, listed_at = self.latest.get(wish.number), self.processes[wish.number].listed_at
+        if latest is None or latest.status is not JobStatus.COMPLETED or listed_at is None:
+            return False
+        max_age_s = settings.fresh_s if wish.max_age_s is None else wish.max_age_s
+        is_fresh = datetime.now(UTC) - listed_at < timedelta(seconds=max_age_s)
+        return is_fresh and latest.id not in self.lacking and covers(latest.filters, wish.filters)
+
+
+async def _lock(conn: Connection, numbers: set[str]) -> _Found:
+    locked = {process.number: process for process in await processes.lock(conn, numbers)}
+    active = {job.process_number: job for job in await jobs.lock_active(conn, numbers)}
+    latest = {job.process_number: job for job in await jobs.list_latest(conn, numbers - active.keys())}
+    lacking = await documents.list_lacking(conn, [job.id for job in latest.values()]) if latest else set()
+    return _Found(locked, active, latest, lacking)
+
+
+async def _create(conn: Connection, new: dict[str, NewJob], client_id: UUID, *, most: int) -> dict[str, Job]:
+    """Make as many jobs as the client may have."""
+    if not new:
+        return {}
+    # Calls at the same time do not count each other's jobs: the limit is a soft one.
+    room = max(0, most - await jobs.count_active(conn, client_id))
+    created = await jobs.create(conn, list(new.values())[:room], client_id)
+    return {job.process_number: job for job in created}
+
+
+async def _meet(
+    conn: Connection, wish: Wish, found: _Found, created: dict[str, Job], settings: Settings
+) -> _Met | None:
+    """Find the job for a wish; None when the client may not have one more."""
+    if job := found.active.get(wish.number):
+        found.active[wish.number] = job = await _join(conn, job, wish)
+        return _Met(wish, job, Outcome.JOINED)
+    if found.is_there(wish, settings):
+        return _Met(wish, found.latest[wish.number], Outcome.CACHED)
+    if job := created.get(wish.number):
+        found.active[wish.number] = job  # for the next wish for the same process
+        return _Met(wish, job, Outcome.CREATED)
+    return None
+
+
+async def _join(conn: Connection, job: Job, wish: Wish) -> Job:
+    """Let a job that others began serve this wish too: nobody gets less, or later, than he asked for."""
+    priority = Priority.first(job.priority, wish.priority)
+    if priority is job.priority and covers(job.filters, wish.filters):
+        return job
+    return await jobs.widen(conn, job.id, priority=priority, filters=widened(job.filters, wish.filters))
+
+
+async def _subscribe(conn: Connection, met: Sequence[_Met], client_id: UUID) -> list[Submission]:
+    wanted = [
+        NewSubscription(one.job.id, one.job.created_at, one.wish.webhook_url, one.wish.reference)
+        for one in met
+    ]
+    submissions = []
+    for one, subscription_id in zip(met, await subscriptions.add(conn, wanted, client_id), strict=True):
+        is_told_now = one.outcome is Outcome.CACHED and one.wish.webhook_url is not None
+        delivery_ids = await _tell_now(conn, one.job, subscription_id) if is_told_now else []
+        submissions.append(Submission(one.job, one.outcome, delivery_ids))
+    return submissions
+
+
+async def _tell_now(conn: Connection, job: Job, subscription_id: UUID) -> list[UUID]:
+    event = events.job_event(job, await documents.list_of_job(conn, job.id))
+    ids = await deliveries.create(conn, [subscription_id], event=event["type"], payload=event)
     # Who asks again for what still waits to be sent is there to take it, whatever happened before.
-    ids += await deliveries.hurry(conn, subscription.id)
-    return Submission(job, Outcome.CACHED, ids)
+    return ids + await deliveries.hurry(conn, subscription_id)

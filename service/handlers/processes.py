@@ -4,12 +4,16 @@ from aiohttp import web
 
 from service import answers, problems
 from service.core import cnj, documents, jobs, processes
-from service.handlers.jobs import api_prefix, show_polled, submit
+from service.handlers.jobs import api_prefix, show_polled
+from service.handlers.submissions import submit
 from service.keys import CLIENT, DATABASE, SETTINGS, STORAGE
+from service.load import Kind
+from service.middleware import need_scope, taken_as
 from service.requests import read_query
-from service.schemas import NoQuery, ProcessQuery
+from service.schemas import JobOptions, NoQuery, ProcessQuery
 
 
+@taken_as(Kind.SUBMISSION)
 async def get_process(request: web.Request) -> web.Response:
     """Answer what is known at once; with `auto_download` see to it that the documents come in."""
     number = cnj.parse_process_number(request.match_info["number"])
@@ -17,18 +21,21 @@ async def get_process(request: web.Request) -> web.Response:
     if query.webhook_url is not None and not query.auto_download:
         raise problems.invalid("#/webhook_url", "needs auto_download: without a job there is nothing to tell")
     if query.auto_download:
-        await submit(request, number, query.webhook_url, force_refresh=query.force_refresh)
+        need_scope(request, "write")
+        options = JobOptions(webhook_url=query.webhook_url, force_refresh=query.force_refresh)
+        await submit(request, number, options)
     app = request.app
     async with app[DATABASE].connection() as conn:
         job = await jobs.latest_for_client(conn, number, request[CLIENT].id)
         process = await processes.get(conn, number)
-        rows = await documents.list_of_process(conn, number)
+        rows = await documents.list_of_job(conn, job.id)
     shown = answers.document_answers(rows, settings=app[SETTINGS], storage=app[STORAGE])
     prefix = api_prefix(request)
     answer = answers.process_answer(process, job, shown, prefix=prefix)
     return answers.json_response(answer, headers={"Location": f"{prefix}/jobs/{job.id}"})
 
 
+@taken_as(Kind.STATUS)
 async def get_status(request: web.Request) -> web.Response:
     """Show the progress of the client's newest job of this process, with every document."""
     number = cnj.parse_process_number(request.match_info["number"])

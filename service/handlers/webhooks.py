@@ -12,7 +12,7 @@ from service.core import signing
 from service.core.errors import DestinationRefusedError
 from service.core.outbound import DeliveryFailedError, OutboundPolicy, parse_destination
 from service.core.sending import send
-from service.handlers.jobs import checked_webhook_url
+from service.handlers.submissions import checked_webhook_url
 from service.keys import CLIENT, OUTBOUND, SETTINGS
 from service.requests import read_json, read_object, read_query
 from service.schemas import (

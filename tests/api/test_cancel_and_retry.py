@@ -1,6 +1,6 @@
 """`POST /jobs/{id}/cancel` and `/retry`: who may, when, and what comes of it."""
 
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from service.core import jobs, settlement
 from service.sandbox.cases import Special, special_number
@@ -138,7 +138,7 @@ async def test_there_is_nothing_to_retry_in_a_running_or_completed_job(api: Worl
     job_id = await _submitted(caller)
     running = await caller.post(f"/jobs/{job_id}/retry")
     async with api.db.transaction() as conn:
-        job = await jobs.claim(conn, UUID(job_id), worker_id=uuid4(), lease_s=60)
+        job = await jobs.claim(conn, worker_id=uuid4(), lease_s=60)
         assert job
         await settlement.settle(conn, job)
     completed = await caller.post(f"/jobs/{job_id}/retry")

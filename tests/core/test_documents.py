@@ -10,6 +10,7 @@ from service.core.jobs import Job
 from service.core.portal_records import DocumentRecord
 from service.core.settings import Settings
 from service.core.states import JobStatus
+from service.core.wishes import Wish
 
 NUMBER = "10035792220258260564"
 A, B = UUID(int=1), UUID(int=2)
@@ -33,10 +34,8 @@ def _record(uuid: UUID) -> DocumentRecord:
 async def _running_job(db: Database, settings: Settings) -> Job:
     async with db.transaction() as conn:
         client, _ = await clients.ensure(conn, "acme")
-        submitted = await submission.submit(
-            conn, NUMBER, client.id, webhook_url=None, force_refresh=True, settings=settings
-        )
-        job = await jobs.claim(conn, submitted.job.id, worker_id=uuid4(), lease_s=60)
+        await submission.submit(conn, Wish(NUMBER, max_age_s=0), client.id, settings=settings)
+        job = await jobs.claim(conn, worker_id=uuid4(), lease_s=60)
     assert job
     return job
 
@@ -74,8 +73,7 @@ async def test_a_document_listed_no_more_before_we_got_it_keeps_no_job_from_comp
     assert await _list(db, job, A) == {A: "available"}
     async with db.transaction() as conn:
         await settlement.settle(conn, job)
-        ended = await jobs.latest(conn, NUMBER)
-    assert ended
+        (ended,) = await jobs.list_latest(conn, [NUMBER])
     assert (ended.status, ended.total_documents) == (JobStatus.COMPLETED, 1)
 
 
@@ -105,7 +103,7 @@ async def test_five_thousand_documents_are_listed_in_one_transaction(
     for _ in range(2):
         assert set((await _list(db, job, *uuids)).values()) == {"pending"}
     async with db.connection() as conn:
-        assert (await documents.count(conn, NUMBER)).total == 5000
+        assert (await documents.count(conn, job.id)).total == 5000
 
 
 async def test_what_failed_is_taken_up_by_the_next_job_and_not_by_the_same(

@@ -142,7 +142,7 @@ async def test_a_worker_that_was_stopped_beyond_its_lease_harms_nothing(
         await until(lambda: behind.world.portal.binaries.total() > 50)
         first.signal(signal.SIGSTOP)
         async with open_member("worker", settings, tmp_path / "2.log"):
-            final = await behind.caller.wait_until_final(number)
+            final = await behind.caller.wait_until_final(number, timeout_s=150)
         first.signal(signal.SIGCONT)
         await until(lambda: "no longer ours" in (tmp_path / "1.log").read_text())
     assert final["status"] == "completed"

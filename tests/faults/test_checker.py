@@ -143,8 +143,8 @@ async def _a_404_after_the_202(scratch: Scratch) -> None:
 @_plant("one active job per process")
 async def _two_jobs_at_once(scratch: Scratch) -> None:
     await scratch.spoil(
-        """insert into jobs (process_number, status, deadline_at, created_at, finished_at)
-           select process_number, 'cancelled', now(), created_at + interval '1 ms', finished_at
+        """insert into jobs (process_number, client_id, status, deadline_at, created_at, finished_at)
+           select process_number, client_id, 'cancelled', now(), created_at + interval '1 ms', finished_at
            from jobs limit 1"""
     )
 

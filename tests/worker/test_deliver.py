@@ -13,6 +13,7 @@ from service.core.outbound import REQUESTS_PER_ENDPOINT, DeliveryFailedError, Re
 from service.core.sending import Try
 from service.core.settings import Settings
 from service.core.states import DeliveryStatus
+from service.core.wishes import Wish
 from tests.conftest import MakeSettings
 from tests.receiver import Receiver
 from tests.wire import answer_nothing, open_wire
@@ -24,9 +25,8 @@ MASKED = "1003579-22.2025.8.26.0564"
 
 
 def _claimed(rounds: int = 0) -> Claimed:
-    return Claimed(
-        uuid4(), 1, "job.completed", {}, rounds, datetime.now(UTC), "https://hooks.example.com/", b"x" * 32
-    )
+    url = "https://hooks.example.com/"
+    return Claimed(uuid4(), 1, "job.completed", {}, rounds, datetime.now(UTC), url, b"x" * 32, None)
 
 
 def _answered(status: int, retry_after_s: float | None = None) -> Try:
@@ -87,7 +87,7 @@ async def _settled_with_webhook(world: World, url: str) -> UUID:
     async with world.db.transaction() as conn:
         client, _ = await clients.ensure(conn, "acme")
         submitted = await submission.submit(
-            conn, NUMBER, client.id, webhook_url=url, force_refresh=False, settings=world.settings
+            conn, Wish(NUMBER, webhook_url=url), client.id, settings=world.settings
         )
         (delivery_id,) = await settlement.cancel(conn, submitted.job.id, client.id)
     return delivery_id
@@ -220,16 +220,16 @@ async def test_a_call_that_meets_a_sending_under_way_is_told_again(
     caller = await api.caller()
     async with api.db.transaction() as conn:
         client_id = caller.client.id
-        options: dict[str, Any] = {"webhook_url": url, "force_refresh": False, "settings": api.settings}
-        submitted = await submission.submit(conn, NUMBER, client_id, **options)
-        job = await jobs.claim(conn, submitted.job.id, worker_id=uuid4(), lease_s=60)
+        wish = Wish(NUMBER, url)
+        submitted = await submission.submit(conn, wish, client_id, settings=api.settings)
+        job = await jobs.claim(conn, worker_id=uuid4(), lease_s=60)
         assert job
         await conn.execute("update processes set listed_at = now()")
         (delivery_id,) = await settlement.settle(conn, job)
     async with api.db.transaction() as conn:
         if is_being_sent:
             assert await deliveries.claim(conn, delivery_id, hold_s=60)
-        again = await submission.submit(conn, NUMBER, client_id, **options)
+        again = await submission.submit(conn, wish, client_id, settings=api.settings)
         assert again.job.id == submitted.job.id
         assert await conn.fetchval("select count(*) from deliveries") == deliveries_made
 
@@ -239,10 +239,10 @@ async def test_above_a_hundred_documents_the_webhook_names_the_place_of_the_list
 ) -> None:
     async with world.db.transaction() as conn:
         client, _ = await clients.ensure(conn, "acme")
-        submitted = await submission.submit(
-            conn, NUMBER, client.id, webhook_url=receiver.url, force_refresh=False, settings=world.settings
+        await submission.submit(
+            conn, Wish(NUMBER, webhook_url=receiver.url), client.id, settings=world.settings
         )
-        job = await jobs.claim(conn, submitted.job.id, worker_id=uuid4(), lease_s=60)
+        job = await jobs.claim(conn, worker_id=uuid4(), lease_s=60)
         assert job
         await conn.execute(
             """insert into documents

@@ -14,7 +14,7 @@ from worker.tasks.fetch_process import fetch_process
 async def _crash(context: Context, job_id: UUID) -> None:
     async with context.db.connection() as conn:
         await conn.execute("update jobs set next_attempt_at = now()")
-        await jobs.claim(conn, job_id, worker_id=context.worker_id, lease_s=-1)
+        await jobs.claim(conn, worker_id=context.worker_id, lease_s=-1)
     await Sweep(context).free_expired_leases()
 
 

@@ -13,6 +13,7 @@ from service.core.db import Database
 from service.core.jobs import Job
 from service.core.queue import JOBS_QUEUE, open_queue
 from service.core.settings import Settings
+from service.core.wishes import Wish
 from tests.conftest import MakeSettings
 from tests.world import World
 from worker.context import Context, open_context
@@ -33,19 +34,14 @@ async def _submitted(db: Database, settings: Settings) -> Job:
     async with db.transaction() as conn:
         client, _ = await clients.ensure(conn, "acme")
         submitted = await submission.submit(
-            conn,
-            NUMBER,
-            client.id,
-            webhook_url="https://hooks.example.com/",
-            force_refresh=False,
-            settings=settings,
+            conn, Wish(NUMBER, webhook_url="https://hooks.example.com/"), client.id, settings=settings
         )
     return submitted.job
 
 
 async def _claimed(context: Context, job: Job, lease_s: float) -> Job:
     async with context.db.connection() as conn:
-        claimed = await jobs.claim(conn, job.id, worker_id=uuid4(), lease_s=lease_s)
+        claimed = await jobs.claim(conn, worker_id=uuid4(), lease_s=lease_s)
     assert claimed
     return claimed
 
@@ -63,7 +59,9 @@ async def test_a_job_nobody_was_rung_for_is_done_all_the_same(world: World) -> N
     await _submitted(world.db, world.settings)
     async with world.db.connection() as conn:
         await conn.execute(
-            "insert into subscriptions (job_id, client_id) select id, $1 from jobs", caller.client.id
+            """insert into subscriptions (job_id, client_id, job_created_at)
+               select id, $1, created_at from jobs""",
+            caller.client.id,
         )
     assert (await caller.wait_until_final("1003579-22.2025.8.26.0564"))["status"] == "completed"
 

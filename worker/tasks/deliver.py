@@ -34,6 +34,7 @@ async def deliver(context: Context, delivery_id: UUID) -> None:
     body = events.body(
         claimed.payload,
         object_keys,
+        reference=claimed.reference,
         settings=settings,
         storage=context.storage,
         signed_at=claimed.next_attempt_at,

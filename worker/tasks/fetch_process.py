@@ -21,7 +21,7 @@ from service.core.jobs import Job
 from service.core.portal_records import ProcessRecord
 from service.core.settlement import NOT_FETCHED, Reason, settle
 from service.core.structured import finish
-from worker.context import Context
+from worker.context import Context, Run
 from worker.downloads import PASSING_ERRORS, Downloads, quick_tries
 from worker.ledger import Ledger
 
@@ -37,31 +37,38 @@ End = Callable[[Connection], Awaitable[list[UUID]]]
 log = logging.getLogger(__name__)
 
 
-async def fetch_process(context: Context, job_id: UUID) -> None:
-    """Claim the job, run it, and settle it or hand it back; nothing when it is not ours to take."""
+async def fetch_process(context: Context, _rung_for: UUID) -> None:
+    """Claim a job, run it, and settle it or hand it back; nothing when none is to be had.
+
+    The job is not the one that was rung for but the one whose turn it is: there are as many rings as jobs.
+    """
     settings = context.settings
     crash_point("job.heard")
     async with context.db.connection() as conn:
-        job = await jobs.claim(conn, job_id, worker_id=context.worker_id, lease_s=settings.lease_s)
+        job = await jobs.claim(conn, worker_id=context.worker_id, lease_s=settings.lease_s)
     if job is None:
         return
     crash_point("job.claimed")
     ledger = Ledger(context.db, job, settings)
     delivery_ids: list[UUID] = []
+    run = Run(job.client_id)
+    context.runs.add(run)
     try:
-        delivery_ids = await _run_as_owner(context, job, ledger)
+        delivery_ids = await _run_as_owner(context, job, ledger, run)
     except* LeaseLostError:
         log.warning("job %s is no longer ours", job.id)
+    finally:
+        context.runs.discard(run)
     crash_point("job.settled")
     await context.queue.ring_deliveries(delivery_ids)
 
 
-async def _run_as_owner(context: Context, job: Job, ledger: Ledger) -> list[UUID]:
+async def _run_as_owner(context: Context, job: Job, ledger: Ledger, run: Run) -> list[UUID]:
     """Run under the heartbeat: losing the lease ends the run."""
     async with asyncio.TaskGroup() as group:
         group.create_task(ledger.keep())
         try:
-            end = await _run_until_deadline(context, job, ledger)
+            end = await _run_until_deadline(context, job, ledger, run)
         except asyncio.CancelledError:
             # The process is going down: what is done stays done, the rest goes on elsewhere. If it was
             # `keep` that failed, the job is no longer ours, and this says so once more.
@@ -72,18 +79,18 @@ async def _run_as_owner(context: Context, job: Job, ledger: Ledger) -> list[UUID
     return await finish(ledger.conclude(end), grace_s=_LAST_WRITE_S)
 
 
-async def _run_until_deadline(context: Context, job: Job, ledger: Ledger) -> End:
+async def _run_until_deadline(context: Context, job: Job, ledger: Ledger, run: Run) -> End:
     deadline = asyncio.timeout(job.left_s)
     try:
         async with deadline:
-            return await _run(context, job, ledger)
+            return await _run(context, job, ledger, run)
     except TimeoutError:
         if not deadline.expired():
             raise
         return _settle_at_deadline(job, ledger)
 
 
-async def _run(context: Context, job: Job, ledger: Ledger) -> End:
+async def _run(context: Context, job: Job, ledger: Ledger, run: Run) -> End:
     """Read the process, fetch what is pending, and say how the run ends."""
     try:
         record = await _read_process(context, job)
@@ -93,7 +100,7 @@ async def _run(context: Context, job: Job, ledger: Ledger) -> End:
         return _retry_later(context, job, error) or _settle(job, ledger, error=_reason(error))
     except PortalError as error:
         return _settle(job, ledger, error=_reason(error))
-    downloads = Downloads(context, job, ledger)
+    downloads = Downloads(context, job, ledger, run)
     pending = await ledger.while_leased(lambda: _record_list(context, job, record))
     crash_point("job.listed")
     await downloads.run(pending)
@@ -128,7 +135,7 @@ async def _record_list(context: Context, job: Job, record: ProcessRecord) -> lis
         await processes.describe(conn, record)
         await jobs.hold(conn, job)
         await documents.record_list(conn, job.process_number, job.id, record.documents)
-        counts = await documents.count(conn, job.process_number)
+        counts = await documents.count(conn, job.id)
         await jobs.record_progress(conn, job, counts, lease_s=context.settings.lease_s, downloaded_bytes=0)
         return await documents.list_pending(conn, job.process_number)
 
@@ -138,6 +145,9 @@ async def _record_list(context: Context, job: Job, record: ProcessRecord) -> lis
 
 def _settle(job: Job, ledger: Ledger, *, error: Reason | None = None, left_over: Reason = NOT_FETCHED) -> End:
     async def end(conn: Connection) -> list[UUID]:
+        if error is None and left_over is NOT_FETCHED and await jobs.is_widened(conn, job):
+            # Somebody joined who wants more documents than this run was for.
+            return await _hand_back(job)(conn)
         delivery_ids = await settle(
             conn, job, error=error, left_over=left_over, downloaded_bytes=ledger.downloaded_bytes
         )
@@ -163,7 +173,7 @@ def _hand_back(
 ) -> End:
     async def end(conn: Connection) -> list[UUID]:
         await documents.hand_back(conn, job.process_number)
-        counts = await documents.count(conn, job.process_number)
+        counts = await documents.count(conn, job.id)
         await jobs.hand_back(
             conn, job, counts, delay_s=delay_s, waiting_reason=waiting_reason, is_retry=is_retry
         )

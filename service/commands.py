@@ -1,0 +1,150 @@
+"""The operator's commands: keys, clients and the database."""
+
+import argparse
+import sys
+from datetime import UTC, datetime, timedelta
+
+from service.core import clients, db, signing
+from service.core.clients import Client
+from service.core.settings import Settings
+
+_MOST_HOURS = 24 * 366
+_ONCE = "They are shown this once: the key is kept as a hash only."
+
+
+async def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Create a key, and the client when it is new; show what is shown once."""
+    secret = signing.parse_secret(arguments.webhook_secret) if arguments.webhook_secret else None
+    key = arguments.key or clients.new_key()
+    days = arguments.expires_days
+    expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
+    async with db.open_database(settings) as database, database.transaction() as conn:
+        client, is_new = await clients.ensure(conn, arguments.client, webhook_secret=secret)
+        scopes = arguments.scopes
+        await clients.add_key(conn, client.id, key, scopes=scopes, expires_at=expires_at)
+    print(f"client:         {client.name}")
+    print(f"api key:        {key}")
+    if is_new or secret:
+        print(f"signing secret: {signing.show_secret(client.webhook_secret)}")
+    print(_ONCE, file=sys.stderr)
+
+
+async def list_keys(settings: Settings, _arguments: argparse.Namespace) -> None:
+    """Show every key but its secret."""
+    async with db.open_database(settings) as database, database.connection() as conn:
+        for key in await clients.list_keys(conn):
+            state = _state(key, datetime.now(UTC))
+            used = f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never"
+            scopes = ",".join(key.scopes)
+            print(f"{key.id:18} …{key.last_four}  {state:24} {scopes:10} {key.client}  last used: {used}")
+
+
+async def rotate_key(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Create a key that takes the place of another, which goes on for a while."""
+    key, grace = clients.new_key(), timedelta(hours=arguments.grace_hours)
+    async with db.open_database(settings) as database, database.transaction() as conn:
+        client = await clients.rotate_key(conn, arguments.id, key, grace=grace)
+    print(f"client:  {client}")
+    print(f"api key: {key}")
+    print(f"The old one ends in {arguments.grace_hours:g} hours. {_ONCE}", file=sys.stderr)
+
+
+async def revoke_key(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Make a key worthless at once."""
+    async with db.open_database(settings) as database, database.connection() as conn:
+        await clients.revoke_key(conn, arguments.id)
+    print(f"key {arguments.id} is revoked")
+
+
+async def upgrade(settings: Settings, _arguments: argparse.Namespace) -> None:
+    """Bring the database to the present schema."""
+    print(await db.upgrade(settings.database_url.get_secret_value()))
+
+
+async def list_clients(settings: Settings, _arguments: argparse.Namespace) -> None:
+    """Show every client and its limits."""
+    async with db.open_database(settings) as database, database.connection() as conn:
+        for client in await clients.list_all(conn):
+            print(_limits(client, settings))
+
+
+async def limit_client(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Give a client limits of its own, or take them away."""
+    async with db.open_database(settings) as database, database.connection() as conn:
+        client = await clients.set_limits(
+            conn,
+            arguments.name,
+            requests_per_minute=arguments.requests_per_minute,
+            max_active_jobs=arguments.max_active_jobs,
+        )
+    print(_limits(client, settings))
+
+
+def _limits(client: Client, settings: Settings) -> str:
+    requests = client.requests_per_minute or f"{settings.requests_per_minute} (default)"
+    active = client.max_active_jobs or f"{settings.max_active_jobs} (default)"
+    return f"{client.name:20} requests a minute: {requests}  active jobs: {active}"
+
+
+def _state(key: clients.ApiKey, now: datetime) -> str:
+    if key.revoked_at:
+        return "revoked"
+    if key.expires_at is None:
+        return "live"
+    return "expired" if key.expires_at <= now else f"live to {key.expires_at:%Y-%m-%d %H:%M}"
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 <= hours <= _MOST_HOURS:
+        raise argparse.ArgumentTypeError(f"should be 0 to {_MOST_HOURS}")
+    return hours
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 0 < number < 2**31:
+        raise argparse.ArgumentTypeError("should be a positive number")
+    return number
+
+
+def _scopes(text: str) -> list[str]:
+    scopes = text.split(",")
+    if not set(scopes) <= set(clients.SCOPES):
+        raise argparse.ArgumentTypeError("should be read, write, or both with a comma")
+    return scopes
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Describe the commands to a parser; each leaves its function in `run`."""
+    commands = parser.add_subparsers(title="commands (without one, the API is served)")
+    keys = commands.add_parser("keys", help="API keys").add_subparsers(required=True)
+    create = keys.add_parser("create", help="create a key, and its client when it is new")
+    create.add_argument("--client", required=True, help="the client's name")
+    create.add_argument("--key", help="use this very key instead of a new one")
+    create.add_argument("--webhook-secret", help="use this signing secret (whsec_…) for the client")
+    create.add_argument("--expires-days", type=int, help="let the key end after so many days")
+    create.add_argument(
+        "--scopes",
+        type=_scopes,
+        default=clients.SCOPES,
+        help="read, write, or both (default)",
+    )
+    create.set_defaults(run=create_key)
+    rotate = keys.add_parser("rotate", help="create a key in the place of another")
+    rotate.add_argument("id")
+    rotate.add_argument("--grace-hours", type=_hours, default=24.0, help="how long the old one goes on (24)")
+    rotate.set_defaults(run=rotate_key)
+    keys.add_parser("list", help="list the keys").set_defaults(run=list_keys)
+    revoke = keys.add_parser("revoke", help="revoke a key")
+    revoke.add_argument("id")
+    revoke.set_defaults(run=revoke_key)
+    described = commands.add_parser("clients", help="clients and their limits").add_subparsers(required=True)
+    described.add_parser("list", help="list the clients").set_defaults(run=list_clients)
+    limit = described.add_parser("limit", help="set a client's limits; left out: as in the settings")
+    limit.add_argument("name")
+    limit.add_argument("--requests-per-minute", type=_positive, help="with each of its keys")
+    limit.add_argument("--max-active-jobs", type=_positive, help="jobs that have not ended")
+    limit.set_defaults(run=limit_client)
+    database = commands.add_parser("db", help="the database").add_subparsers(required=True)
+    database.add_parser("upgrade", help="create the schema").set_defaults(run=upgrade)

@@ -1,0 +1,45 @@
+"""Cursors: where a page of a list ended, opaque to callers and bound to the filters of the list."""
+
+import binascii
+import hashlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import datetime
+from uuid import UUID
+
+import orjson
+
+from service import problems
+from service.problems import ProblemError
+from service.schemas import Request
+
+Position = tuple[datetime, UUID]
+"""The time and the id of the last row of a page."""
+
+
+def write_cursor(position: Position, filters: Request) -> str:
+    """Return the cursor of the page after this position."""
+    created_at, row_id = position
+    written = orjson.dumps([created_at, str(row_id), _digest(filters)])
+    return urlsafe_b64encode(written).decode().rstrip("=")
+
+
+def read_cursor(cursor: str | None, filters: Request) -> Position | None:
+    """Return where the page before ended; None for the first page.
+
+    Raises:
+        ProblemError: 400, it is none of ours or belongs to a list with other filters.
+    """
+    if cursor is None:
+        return None
+    try:
+        created_at, row_id, digest = orjson.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        position = datetime.fromisoformat(created_at), UUID(row_id)
+    except (ValueError, TypeError, AttributeError, binascii.Error) as error:
+        raise ProblemError(problems.BAD_REQUEST, "this is no cursor of ours") from error
+    if position[0].tzinfo is None or digest != _digest(filters):
+        raise ProblemError(problems.BAD_REQUEST, "the cursor belongs to a list with other filters")
+    return position
+
+
+def _digest(filters: Request) -> str:
+    return hashlib.sha256(filters.model_dump_json(exclude={"cursor", "limit"}).encode()).hexdigest()[:16]

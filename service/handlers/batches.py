@@ -1,0 +1,41 @@
+"""Batches: how far many processes, asked for at once, have come together."""
+
+from aiohttp import web
+
+from service import answers
+from service.core import batches
+from service.core.batches import Batch
+from service.core.db import Connection
+from service.handlers.jobs import path_uuid
+from service.keys import CLIENT, DATABASE
+from service.load import Kind
+from service.middleware import taken_as
+from service.polling import asked_wait_s, find_awaited, is_known, polling_headers
+from service.requests import read_query
+from service.schemas import StatusQuery
+
+
+@taken_as(Kind.STATUS)
+async def get_batch(request: web.Request) -> web.Response:
+    """Show a batch with its items; with `wait`, as soon as one of its jobs changes."""
+    batch_id = path_uuid(request, "batch_id")
+    query = read_query(request, StatusQuery)
+    wait_s = asked_wait_s(request, query.wait)
+    client_id = request[CLIENT].id
+
+    async def find(conn: Connection) -> Batch:
+        return await batches.get(conn, batch_id, client_id)
+
+    batch = await find_awaited(request, find, _tag, wait_s=wait_s)
+    headers = polling_headers(batch, _tag(batch), wait_s=wait_s)
+    if is_known(request, _tag(batch)):
+        return web.Response(status=304, headers=headers)
+    items = None
+    if query.fields == "all":
+        async with request.app[DATABASE].connection() as conn:
+            items = await batches.list_items(conn, batch_id)
+    return answers.json_response(answers.batch_answer(batch, items), headers=headers)
+
+
+def _tag(batch: Batch) -> str:
+    return f'W/"{batch.sequence}-{"finished" if batch.finished_at else "open"}"'

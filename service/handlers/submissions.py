@@ -1,0 +1,258 @@
+"""Asking for processes: one, many in a batch, or one again. What is written is rung for after its commit."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypedDict
+from uuid import UUID
+
+from aiohttp import web
+
+from service import answers, problems
+from service.core import batches, cnj, idempotency, settlement, submission, subscriptions
+from service.core.batches import NewItem
+from service.core.crash_points import crash_point
+from service.core.db import Connection
+from service.core.errors import AutosError, DestinationRefusedError, TooManyActiveJobsError
+from service.core.idempotency import KeptAnswer, KeyedRequest
+from service.core.outbound import OutboundPolicy, parse_destination
+from service.core.settings import Settings
+from service.core.submission import Outcome, Submission
+from service.core.wishes import Wish
+from service.handlers.jobs import api_prefix, path_uuid
+from service.keys import CLIENT, DATABASE, QUEUE, SETTINGS
+from service.middleware import translate
+from service.problems import ProblemError, problem_body
+from service.requests import (
+    idempotency_key,
+    is_lines,
+    read_batch_json,
+    read_json,
+    read_lines,
+    read_query,
+)
+from service.schemas import (
+    MOST_IN_A_BATCH,
+    BatchQuery,
+    BatchRequest,
+    JobOptions,
+    JobRequest,
+    NoQuery,
+    RetryRequest,
+)
+
+_POLL_AGAIN_S = "1"
+# The workers begin with so many jobs of a request; the sweep rings for the others a moment later.
+_MOST_RINGS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What a request has written: the answer to it, and for what is to be rung after the commit."""
+
+    answer: KeptAnswer
+    submissions: Sequence[Submission] = ()
+    delivery_ids: list[UUID] = field(default_factory=list)
+
+
+class _Limits(TypedDict):
+    settings: Settings
+    most_active: int | None
+
+
+Create = Callable[[Connection], Awaitable[Created]]
+
+
+async def create_job(request: web.Request) -> web.Response:
+    """Submit a process: 202 with the job, or 200 when everything is there already."""
+    read_query(request, NoQuery)
+    body = await read_json(request, JobRequest)
+    wish = _wish(request, body.process_number, body)
+
+    async def create(conn: Connection) -> Created:
+        submitted = await submission.submit(conn, wish, request[CLIENT].id, **_limits(request))
+        return await _created_job(conn, request, submitted)
+
+    return await _create_once(request, answers.encode(body), create)
+
+
+async def retry_job(request: web.Request) -> web.Response:
+    """Start a new job for what an ended one left out: 202 with the new job."""
+    read_query(request, NoQuery)
+    job_id = path_uuid(request, "job_id")
+    body = await read_json(request, RetryRequest) if request.can_read_body else RetryRequest()
+    url = checked_webhook_url(request, body.webhook_url)
+
+    async def create(conn: Connection) -> Created:
+        submitted = await submission.retry(
+            conn, job_id, request[CLIENT].id, webhook_url=url, **_limits(request)
+        )
+        return await _created_job(conn, request, submitted)
+
+    return await _create_once(request, answers.encode(body), create)
+
+
+async def create_batch(request: web.Request) -> web.Response:
+    """Submit up to 1,000 processes; each is met or refused on its own."""
+    if is_lines(request):
+        options = read_query(request, BatchQuery)
+        asked = await read_lines(request, JobRequest, most=MOST_IN_A_BATCH)
+    else:
+        read_query(request, NoQuery)
+        body = await read_batch_json(request, BatchRequest)
+        options = BatchQuery.model_validate(body.model_dump(include=set(BatchQuery.model_fields)))
+        checked_webhook_url(request, body.webhook_url)
+        shared = body.model_dump(include=set(JobOptions.model_fields))
+        asked = [JobRequest(process_number=number, **shared) for number in body.process_numbers]
+    batch_url = checked_webhook_url(request, options.batch_webhook_url, pointer="#/batch_webhook_url")
+    wishes = [_wish_or_problem(request, one) for one in asked]
+    names = [one.process_number if isinstance(one, JobRequest) else "" for one in asked]
+
+    async def create(conn: Connection) -> Created:
+        met = await _meet(conn, request, wishes)
+        items = [_item(request, name, wish, one) for name, wish, one in zip(names, wishes, met, strict=True)]
+        batch_id = await batches.create(
+            conn, items, request[CLIENT].id, reference=options.batch_reference, webhook_url=batch_url
+        )
+        return await _created_batch(conn, request, batch_id, met)
+
+    encoded = answers.encode(options) + b"\n".join(
+        answers.encode(one) if isinstance(one, JobRequest) else str(one.detail).encode() for one in asked
+    )
+    return await _create_once(request, encoded, create)
+
+
+async def submit(request: web.Request, number: str, options: JobOptions) -> Submission:
+    """Write the submission of one process, then ring."""
+    wish = _wish(request, number, options)
+    submitted = await request.app[DATABASE].in_transaction(
+        lambda conn: submission.submit(conn, wish, request[CLIENT].id, **_limits(request))
+    )
+    await _ring(request, [submitted], [])
+    return submitted
+
+
+def _limits(request: web.Request) -> _Limits:
+    return {"settings": request.app[SETTINGS], "most_active": request[CLIENT].max_active_jobs}
+
+
+def checked_webhook_url(
+    request: web.Request, url: str | None, *, pointer: str = "#/webhook_url"
+) -> str | None:
+    """Return the canonical form of a webhook URL.
+
+    Raises:
+        ProblemError: 422, it may not be called; nothing has been written.
+    """
+    if url is None:
+        return None
+    try:
+        return str(parse_destination(url, OutboundPolicy.from_settings(request.app[SETTINGS])).url)
+    except DestinationRefusedError as error:
+        raise problems.invalid(pointer, str(error)) from error
+
+
+def _wish(request: web.Request, number: str, options: JobOptions) -> Wish:
+    return Wish(
+        number=cnj.parse_process_number(number),
+        webhook_url=checked_webhook_url(request, options.webhook_url),
+        reference=options.reference,
+        priority=options.priority,
+        filters=options.filter.filters() if options.filter else None,
+        deadline_s=options.deadline_s,
+        max_age_s=0 if options.force_refresh else options.max_age_s,
+    )
+
+
+def _wish_or_problem(request: web.Request, asked: JobRequest | ProblemError) -> Wish | ProblemError:
+    if isinstance(asked, ProblemError):
+        return asked
+    try:
+        return _wish(request, asked.process_number, asked)
+    except (AutosError, ProblemError) as error:
+        return translate(error)
+
+
+async def _meet(
+    conn: Connection, request: web.Request, wishes: Sequence[Wish | ProblemError]
+) -> list[Submission | ProblemError]:
+    """Submit the wishes among them; what cannot be met becomes a problem too."""
+    met = iter(
+        await submission.submit_many(
+            conn, [wish for wish in wishes if isinstance(wish, Wish)], request[CLIENT].id, **_limits(request)
+        )
+    )
+    answered = [next(met) if isinstance(wish, Wish) else wish for wish in wishes]
+    return [translate(one) if isinstance(one, TooManyActiveJobsError) else one for one in answered]
+
+
+def _item(
+    request: web.Request, name: str, wish: Wish | ProblemError, met: Submission | ProblemError
+) -> NewItem:
+    reference = wish.reference if isinstance(wish, Wish) else None
+    if isinstance(met, Submission):
+        return NewItem(cnj.mask(met.job.process_number), reference, met.outcome, met.job.id)
+    problem = problem_body(met, base_url=request.app[SETTINGS].public_url, instance=request.path)
+    return NewItem(name, reference, "refused", None, problem)
+
+
+async def _create_once(request: web.Request, asked: bytes, create: Create) -> web.Response:
+    """Create, answer and ring; a request repeated with its `Idempotency-Key` gets the first one's answer."""
+    keyed = None
+    if key := idempotency_key(request):
+        # One route, whichever of its two addresses was called.
+        route = request.path.removeprefix("/api/v1")
+        keyed = KeyedRequest(request[CLIENT].id, route, key, hashlib.sha256(asked).digest())
+
+    async def write(conn: Connection) -> tuple[KeptAnswer, Created | None]:
+        if keyed and (kept := await idempotency.begin(conn, keyed)):
+            return kept, None
+        created = await create(conn)
+        crash_point("submission.written")
+        if keyed:
+            await idempotency.keep(conn, keyed, created.answer)
+        return created.answer, created
+
+    answer, created = await request.app[DATABASE].in_transaction(write)
+    headers = {"Location": answer.location}
+    if created is None:
+        headers["Idempotent-Replayed"] = "true"
+    else:
+        await _ring(request, created.submissions, created.delivery_ids)
+    if answer.status == 202:
+        headers["Retry-After"] = _POLL_AGAIN_S
+    return answers.body_response(answer.body, status=answer.status, headers=headers)
+
+
+async def _created_job(conn: Connection, request: web.Request, submitted: Submission) -> Created:
+    """Show the job without its documents, whose links would not last as long as the answer is kept."""
+    job = submitted.job
+    webhook = await subscriptions.webhook_state(conn, job.id, request[CLIENT].id)
+    status = 200 if submitted.outcome is Outcome.CACHED else 202
+    body = answers.encode(answers.status_answer(job, None, webhook))
+    return Created(KeptAnswer(status, f"{api_prefix(request)}/jobs/{job.id}", body), [submitted])
+
+
+async def _created_batch(
+    conn: Connection, request: web.Request, batch_id: UUID, met: Sequence[Submission | ProblemError]
+) -> Created:
+    batch = await batches.get(conn, batch_id)
+    # Everything was there already: the batch has ended with its beginning.
+    delivery_ids = await settlement.end_batches(conn, [batch_id] if batch.finished_at else [])
+    answer = answers.batch_answer(batch, await batches.list_items(conn, batch_id))
+    location = f"{api_prefix(request)}/batches/{batch_id}"
+    kept = KeptAnswer(200 if batch.finished_at else 202, location, answers.encode(answer))
+    return Created(kept, [one for one in met if isinstance(one, Submission)], delivery_ids)
+
+
+async def _ring(request: web.Request, submissions: Sequence[Submission], delivery_ids: list[UUID]) -> None:
+    """Ring for what was written; a ring that Redis does not take is the sweep's to repeat."""
+    crash_point("submission.committed")
+    queue = request.app[QUEUE]
+    new = [one.job for one in submissions if one.outcome is Outcome.CREATED]
+    for job in new[:_MOST_RINGS]:
+        if not await queue.ring_job(job.id, job.fence):
+            break
+    told = [delivery_id for one in submissions for delivery_id in one.delivery_ids]
+    await queue.ring_deliveries([*told, *delivery_ids][:_MOST_RINGS])
+    crash_point("submission.rung")

@@ -1,0 +1,88 @@
+"""The archive of a process: its documents in order, whole and right, or visibly cut short."""
+
+import asyncio
+import hashlib
+import io
+import zipfile
+
+import aiohttp
+import pytest
+
+from service.sandbox.cases import Special, expected_documents, special_number
+from tests.api.test_bad_input import assert_problem
+from tests.world import Caller, World
+
+CASE = "1003579-22.2025.8.26.0564"
+PATH = f"/processes/{CASE}/documents.zip"
+
+
+async def _fetched(world: World, number: str = CASE) -> Caller:
+    caller = await world.caller()
+    await caller.get(f"/processes/{number}")
+    await caller.wait_until_final(number)
+    return caller
+
+
+async def _download(caller: Caller, path: str) -> tuple[aiohttp.ClientResponse, bytes]:
+    url, headers = f"{caller.base_url}{path}", {"X-API-Key": caller.key}
+    async with asyncio.timeout(60), caller.http.get(url, headers=headers) as response:
+        return response, await response.read()
+
+
+async def test_it_has_every_document_in_the_courts_order_under_a_name_of_its_own(world: World) -> None:
+    caller = await _fetched(world)
+    response, body = await _download(caller, PATH)
+    assert (response.status, response.content_type) == (200, "application/zip")
+    assert response.headers["Content-Disposition"] == f'attachment; filename="{CASE}.zip"'
+    manifest = (await caller.get(f"{PATH[:-14]}/status")).json
+    entries = (await caller.get(f"/jobs/{manifest['job_id']}/manifest")).json["documents"]
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == [one["file_name"] for one in entries]
+        hashes = [hashlib.sha256(archive.read(name)).hexdigest() for name in archive.namelist()]
+        assert hashes == [one["sha256"] for one in entries]
+        day = archive.infolist()[0].date_time[:3]
+    assert f"{day[0]}-{day[1]:02}-{day[2]:02}" <= entries[-1]["filed_at"][:10]
+
+
+async def test_what_failed_is_left_out(world: World) -> None:
+    number = special_number(Special.CODEX_SOME)
+    caller = await _fetched(world, number)
+    _, body = await _download(caller, f"/processes/{number}/documents.zip")
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert len(archive.namelist()) == len(expected_documents(number)) - 3 == 7
+
+
+async def test_an_object_that_has_vanished_cuts_the_archive_short_where_everybody_sees_it(
+    world: World,
+) -> None:
+    caller = await _fetched(world)
+    async with world.db.connection() as conn:
+        await conn.execute(
+            """update documents set object_key = object_key || '.gone'
+               where position = (select max(position) from documents)"""
+        )
+    with pytest.raises(aiohttp.ClientError):
+        await _download(caller, PATH)
+
+
+async def test_other_bytes_than_were_stored_are_never_passed_on_as_a_whole_archive(world: World) -> None:
+    caller = await _fetched(world)
+    async with world.db.connection() as conn:
+        await conn.execute("update documents set sha256 = sha256(sha256)")
+    with pytest.raises(aiohttp.ClientError):
+        await _download(caller, PATH)
+
+
+async def test_before_anything_is_there_it_is_409_and_a_stranger_sees_nothing(api: World) -> None:
+    caller, stranger = await api.caller(), await api.caller("stranger")
+    await caller.get(f"/processes/{CASE}")
+    assert_problem(await caller.get(PATH), 409, "document-not-available")
+    assert_problem(await stranger.get(PATH), 404, "not-found")
+
+
+async def test_a_storage_that_is_away_is_a_503_as_long_as_nothing_was_sent(world: World) -> None:
+    caller = await _fetched(world)
+    async with world.db.connection() as conn:
+        await conn.execute("update documents set object_key = object_key || '.gone'")
+    assert_problem(await caller.get(PATH), 503, "service-unavailable")
