@@ -7,6 +7,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 PY := .venv/bin/python
 STAMP := .venv/installed
 ARGS ?=
+# Tests at the same time, each on servers of its own.
+JOBS ?= 2
 
 # How both lock files are made: `make lock` writes them, `make check` compares.
 COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
@@ -24,8 +26,8 @@ help: ## Show this list
 run: $(STAMP) ## Start the sandbox in the foreground: servers, stand-in portal, API, worker (AUTOS_PORT=8000)
 	@$(PY) -m service.sandbox
 
-test: $(STAMP) ## Run the tests (ARGS="-k name" goes to pytest)
-	$(PY) -m pytest $(ARGS)
+test: $(STAMP) ## Run the tests (JOBS=2 at once; ARGS="-k name" goes to pytest)
+	$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 coverage: $(STAMP) ## Run the tests and show which lines none of them reached
 	$(PY) -m pytest --cov $(ARGS)

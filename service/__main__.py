@@ -9,7 +9,7 @@ import asyncpg
 import uvloop
 from aiohttp import web
 
-from service.app import create_app
+from service.app import MAX_LINE_BYTES, create_app
 from service.commands import add_commands
 from service.core.errors import AutosError
 from service.core.log import configure_logging
@@ -48,6 +48,7 @@ async def serve(settings: Settings, _arguments: argparse.Namespace) -> None:
         # limits is asked.
         auto_decompress=False,
         lingering_time=0,
+        max_line_size=MAX_LINE_BYTES,
     )
     try:
         await runner.setup()

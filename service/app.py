@@ -17,6 +17,7 @@ from service.core.settings import Settings
 from service.core.storage import open_storage
 from service.handlers import (
     batches,
+    docs,
     documents,
     events,
     health,
@@ -33,6 +34,7 @@ from service.keys import (
     DRAINING,
     LOAD,
     NEWS,
+    OPENAPI,
     OUTBOUND,
     QUEUE,
     RATE_LIMIT,
@@ -41,12 +43,19 @@ from service.keys import (
 )
 from service.load import Load
 from service.middleware import answer_problems, authenticate, shed_load
+from service.openapi import describe
 
 _MAX_BODY_BYTES = 64 * 1024
+MAX_LINE_BYTES = 16 * 1024
+"""Of a request line: 200 ids need half of it."""
+
 # Archives at once in one process: each takes bytes through it, which links do not.
 _MOST_ARCHIVES = 8
 # With it a caller hears within three seconds that a silent database is away.
 _DATABASE_PATIENCE_S = 2.5
+
+# What is no id is no path either: `/jobs/batch` is never taken for a job.
+_ID = "[0-9A-Fa-f-]+"
 
 T = TypeVar("T")
 
@@ -72,6 +81,7 @@ def create_app(settings: Settings) -> web.Application:
     )
     for prefix in ("", "/api/v1"):
         app.add_routes(_routes(prefix))
+    app[OPENAPI] = describe(_routes(""), base_url=settings.public_url)
     return app
 
 
@@ -81,24 +91,26 @@ def _routes(prefix: str) -> list[web.RouteDef]:
         web.get(f"{prefix}/processes/{{number}}/status", processes.get_status, allow_head=False),
         web.get(f"{prefix}/processes/{{number}}/files", processes.get_files, allow_head=False),
         web.get(f"{prefix}/processes/{{number}}/documents.zip", results.get_archive, allow_head=False),
-        web.get(f"{prefix}/documents/{{document_id}}/content", documents.get_content, allow_head=False),
+        web.get(f"{prefix}/documents/{{document_id:{_ID}}}/content", documents.get_content, allow_head=False),
         web.post(f"{prefix}/jobs", submissions.create_job),
         web.get(f"{prefix}/jobs", jobs.list_jobs, allow_head=False),
         web.post(f"{prefix}/jobs/batch", submissions.create_batch),
-        web.get(f"{prefix}/batches/{{batch_id}}", batches.get_batch, allow_head=False),
-        web.get(f"{prefix}/jobs/{{job_id}}", jobs.get_job, allow_head=False),
-        web.get(f"{prefix}/jobs/{{job_id}}/manifest", results.get_manifest, allow_head=False),
-        web.get(f"{prefix}/jobs/{{job_id}}/events", events.follow_job, allow_head=False),
+        web.get(f"{prefix}/batches/{{batch_id:{_ID}}}", batches.get_batch, allow_head=False),
+        web.get(f"{prefix}/jobs/{{job_id:{_ID}}}", jobs.get_job, allow_head=False),
+        web.get(f"{prefix}/jobs/{{job_id:{_ID}}}/manifest", results.get_manifest, allow_head=False),
+        web.get(f"{prefix}/jobs/{{job_id:{_ID}}}/events", events.follow_job, allow_head=False),
         web.get(f"{prefix}/events", events.follow_all, allow_head=False),
-        web.post(f"{prefix}/jobs/{{job_id}}/cancel", jobs.cancel_job),
-        web.post(f"{prefix}/jobs/{{job_id}}/retry", submissions.retry_job),
-        web.post(f"{prefix}/webhooks/webhook-validate", webhooks.validate),
+        web.post(f"{prefix}/jobs/{{job_id:{_ID}}}/cancel", jobs.cancel_job),
+        web.post(f"{prefix}/jobs/{{job_id:{_ID}}}/retry", submissions.retry_job),
+        web.post(f"{prefix}/webhooks/webhook-validate", webhooks.validate_webhook),
         web.post(f"{prefix}/webhooks/webhook-test-connectivity", webhooks.test_connectivity),
         web.post(f"{prefix}/webhooks/webhook-send-test", webhooks.send_test),
         web.post(f"{prefix}/webhooks/webhook-test-receiver", webhooks.test_receiver),
         web.get(f"{prefix}/healthz", health.healthz),
         web.get(f"{prefix}/readyz", health.readyz),
-        web.get(f"{prefix}/problems/{{code}}", problems.show),
+        web.get(f"{prefix}/problems/{{code}}", problems.show_problem),
+        web.get(f"{prefix}/openapi.json", docs.show_openapi),
+        web.get(f"{prefix}/docs", docs.show_docs),
     ]
 
 

@@ -1,6 +1,7 @@
 """Where handlers find what the application opened, and who is calling."""
 
 import asyncio
+from typing import Any
 
 from aiohttp import web
 
@@ -22,6 +23,9 @@ OUTBOUND = web.AppKey("outbound", Outbound)
 NEWS = web.AppKey("news", News)
 DRAINING = web.AppKey("draining", asyncio.Event)
 """Set when the process is about to end: connections are closed with their next answer."""
+
+OPENAPI = web.AppKey("openapi", dict[str, Any])
+"""What the API says of itself."""
 
 RATE_LIMIT = web.AppKey("rate_limit", RateLimit)
 LOAD = web.AppKey("load", Load)

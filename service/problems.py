@@ -18,7 +18,10 @@ class Problem:
 
 
 BAD_REQUEST = Problem(
-    "bad-request", 400, "The request could not be read", "The body is not the JSON it says it is."
+    "bad-request",
+    400,
+    "The request could not be read",
+    "The body is not the JSON it says it is, or a cursor does not belong to this list.",
 )
 UNAUTHORIZED = Problem(
     "unauthorized",

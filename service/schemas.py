@@ -1,10 +1,19 @@
 """What goes in and comes out: the requests and answers of the API."""
 
+import re
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from service.core.states import Priority
@@ -15,7 +24,20 @@ Reference = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00
 """A caller's own name for what it asks for."""
 
 TypeName = Annotated[str, Field(min_length=1, max_length=200)]
-Number = Annotated[str, Field(max_length=64)]
+Number = Annotated[
+    str, Field(max_length=64, description="The CNJ number.", examples=["1003579-22.2025.8.26.0564"])
+]
+
+
+def _is_written_out(value: object) -> object:
+    """Refuse the numbers that pydantic would take for a time, too."""
+    if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value):
+        return value
+    raise PydanticCustomError("written_out", "should be written as RFC 3339 has it")
+
+
+Day = Annotated[date, BeforeValidator(_is_written_out)]
+Time = Annotated[AwareDatetime, BeforeValidator(_is_written_out)]
 
 # Requests -----------------------------------------------------------------------------------------
 
@@ -52,8 +74,8 @@ class DocumentFilter(Request):
     """
 
     types: list[TypeName] | None = Field(None, min_length=1, max_length=50)
-    filed_from: date | None = None
-    filed_until: date | None = None
+    filed_from: Day | None = None
+    filed_until: Day | None = None
     ids: list[UUID] | None = Field(None, min_length=1, max_length=1000)
 
     @model_validator(mode="after")
@@ -93,7 +115,7 @@ class JobOptions(Request):
 class JobRequest(JobOptions):
     """The body of `POST /jobs`, and a line of an NDJSON batch."""
 
-    process_number: str = Field(max_length=64)
+    process_number: Number
 
 
 class BatchQuery(Request):
@@ -118,12 +140,12 @@ class StreamQuery(Request):
 class JobListQuery(Request):
     """The query of `GET /jobs`: which jobs, how many, and where the last page ended; or just their ids."""
 
-    ids: str | None = Field(None, min_length=1, max_length=8000)
+    ids: str | None = Field(None, min_length=1, max_length=7600)
     status: str | None = Field(None, max_length=100)
     reference: Reference | None = None
     process_number: str | None = Field(None, max_length=64)
-    created_from: AwareDatetime | None = None
-    created_until: AwareDatetime | None = None
+    created_from: Time | None = None
+    created_until: Time | None = None
     limit: int = Field(50, ge=1, le=200)
     cursor: str | None = Field(None, max_length=400)
 
@@ -140,7 +162,44 @@ class WebhookRequest(Request):
     webhook_url: str = Field(validation_alias=AliasChoices("webhook_url", "url"))
 
 
+class WebhookQuery(Request):
+    """The query of the webhook tools, which may be used instead of a body."""
+
+    webhook_url: str | None = None
+
+
 # Answers ------------------------------------------------------------------------------------------
+
+
+class Invalid(BaseModel):
+    """One thing that is wrong with a request; `pointer` is a JSON Pointer to the member or parameter."""
+
+    pointer: str
+    detail: str
+
+
+class ProblemAnswer(BaseModel):
+    """A problem (RFC 9457); `title` never varies with `type`, `detail` says what it is this time."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[Invalid] = []
+
+
+class HealthAnswer(BaseModel):
+    """The process lives."""
+
+    status: Literal["ok"]
+
+
+class ReadyAnswer(BaseModel):
+    """Whether it can serve, and which dependencies answer."""
+
+    status: Literal["ready", "degraded", "unavailable", "draining"]
+    checks: dict[str, str]
 
 
 class DocumentAnswer(BaseModel):

@@ -15,7 +15,7 @@ _COME_AGAIN_LATER_MS = 10_000
 # Who does not read for so long is let go; he comes again and is told what he has missed.
 _WRITE_TIMEOUT_S = 30.0
 _HEADERS = {"Cache-Control": "private, no-cache", "X-Accel-Buffering": "no"}
-_TYPE = "text/event-stream"
+EVENT_STREAM = "text/event-stream"
 
 
 class Stream:
@@ -53,7 +53,7 @@ class Stream:
 async def open_stream(request: web.Request) -> Stream:
     """Begin the answer."""
     response = web.StreamResponse(headers=_HEADERS)
-    response.content_type = _TYPE
+    response.content_type = EVENT_STREAM
     response.force_close()
     await response.prepare(request)
     stream = Stream(response)
@@ -64,7 +64,7 @@ async def open_stream(request: web.Request) -> Stream:
 def come_again() -> web.Response:
     """Return an empty stream, whose reader asks again in some seconds."""
     text = f"retry: {_jittered(_COME_AGAIN_LATER_MS)}\n\n"
-    return web.Response(text=text, content_type=_TYPE, headers=_HEADERS)
+    return web.Response(text=text, content_type=EVENT_STREAM, headers=_HEADERS)
 
 
 def last_event_id(request: web.Request) -> int | None:

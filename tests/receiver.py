@@ -10,6 +10,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from service.webhook_schemas import EVENTS
+
 
 @dataclass(frozen=True)
 class Received:
@@ -21,8 +23,11 @@ class Received:
 
     @property
     def event(self) -> dict[str, Any]:
-        """The body as JSON."""
+        """The body as JSON, which is as the API describes this type of event."""
         event: dict[str, Any] = json.loads(self.body)
+        if model := EVENTS.get(event.get("type", "")):
+            model.model_validate(event)
+            assert event.keys() <= model.model_fields.keys()
         return event
 
 

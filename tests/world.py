@@ -10,14 +10,15 @@ import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from service.app import create_app
+from service.app import MAX_LINE_BYTES, create_app
 from service.core import clients
 from service.core.db import Database
 from service.core.news import News
 from service.core.settings import Settings
-from service.keys import DATABASE, DRAINING, LOAD, NEWS
+from service.keys import DATABASE, DRAINING, LOAD, NEWS, OPENAPI
 from service.load import Load
 from service.sandbox.portal import PORTAL_STATE, PortalState, create_portal
+from tests.contract import Contract
 from worker.main import open_worker
 
 FINAL = ("completed", "partial", "failed", "cancelled")
@@ -120,7 +121,7 @@ async def until(is_so: Callable[[], bool], *, timeout_s: float = 30) -> None:
 async def open_api(settings: Settings) -> AsyncIterator[tuple[str, web.Application]]:
     """Serve the API on a free port; yields its address and the application."""
     server = TestServer(create_app(settings), auto_decompress=False)
-    await server.start_server()
+    await server.start_server(max_line_size=MAX_LINE_BYTES)
     try:
         yield str(server.make_url("")).rstrip("/"), server.app
     finally:
@@ -150,5 +151,6 @@ async def open_world(
         base_url, app = await stack.enter_async_context(open_api(settings))
         if with_worker:
             await stack.enter_async_context(open_worker(settings))
-        http = await stack.enter_async_context(aiohttp.ClientSession())
+        contract = Contract(base_url, app[OPENAPI])
+        http = await stack.enter_async_context(aiohttp.ClientSession(middlewares=(contract,)))
         yield World(settings, app[DATABASE], http, base_url, portal, app[NEWS], app[DRAINING], app[LOAD])

@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from service import answers
+from service.contract import Operation
 from service.core import batches
 from service.core.batches import Batch
 from service.core.db import Connection
@@ -12,9 +13,16 @@ from service.load import Kind
 from service.middleware import taken_as
 from service.polling import asked_wait_s, find_awaited, is_known, polling_headers
 from service.requests import read_query
-from service.schemas import StatusQuery
+from service.schemas import BatchAnswer, BatchSummaryAnswer, StatusQuery
 
 
+@Operation(
+    "jobs",
+    {200: BatchAnswer | BatchSummaryAnswer, 304: None},
+    query=StatusQuery,
+    reads=("If-None-Match", "Prefer"),
+    tells=("ETag", "Retry-After", "Preference-Applied"),
+)
 @taken_as(Kind.STATUS)
 async def get_batch(request: web.Request) -> web.Response:
     """Show a batch with its items; with `wait`, as soon as one of its jobs changes."""

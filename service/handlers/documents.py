@@ -7,6 +7,7 @@ from aiohttp import web
 from yarl import URL
 
 from service import problems
+from service.contract import Operation
 from service.core import documents
 from service.core.errors import StorageUnavailableError
 from service.core.storage import Storage
@@ -19,6 +20,12 @@ from service.schemas import NoQuery
 _LOOK_TIMEOUT_S = 2.0
 
 
+@Operation(
+    "documents",
+    {302: None},
+    problems=(problems.NOT_AVAILABLE, problems.GONE),
+    tells=("Location",),
+)
 async def get_content(request: web.Request) -> web.Response:
     """Redirect to a fresh presigned URL of the document; 410 when its object is not there any more."""
     read_query(request, NoQuery)

@@ -12,6 +12,7 @@ from uuid import UUID
 from aiohttp import web
 
 from service import answers
+from service.contract import Operation
 from service.core import documents, jobs, subscriptions
 from service.core.db import Connection
 from service.core.documents import Document
@@ -23,7 +24,7 @@ from service.load import Kind
 from service.middleware import stream, taken_as
 from service.requests import read_query
 from service.schemas import DocumentsEvent, StreamQuery
-from service.streams import SILENCE_S, Stream, last_event_id, open_stream
+from service.streams import EVENT_STREAM, SILENCE_S, Stream, last_event_id, open_stream
 
 _DOCUMENTS_PER_EVENT = 100
 _JOBS_PER_PAGE = 200
@@ -36,6 +37,7 @@ Tell = Callable[[Stream], Awaitable[bool]]
 """Sends what is new; False when nothing more will ever come."""
 
 
+@Operation("streams", {200: EVENT_STREAM, 204: None}, query=StreamQuery, reads=("Last-Event-ID",))
 @stream
 @taken_as(Kind.STATUS)
 async def follow_job(request: web.Request) -> web.StreamResponse:
@@ -50,6 +52,7 @@ async def follow_job(request: web.Request) -> web.StreamResponse:
         return await _follow(request, news, reader.tell)
 
 
+@Operation("streams", {200: EVENT_STREAM}, query=StreamQuery, reads=("Last-Event-ID",))
 @stream
 @taken_as(Kind.STATUS)
 async def follow_all(request: web.Request) -> web.StreamResponse:

@@ -6,20 +6,24 @@ from collections.abc import Awaitable
 import orjson
 from aiohttp import web
 
+from service.contract import Operation
 from service.core.errors import DatabaseUnavailableError, StorageUnavailableError
 from service.core.queue import REDIS_ERRORS
 from service.keys import DATABASE, DRAINING, QUEUE, STORAGE
 from service.middleware import public
+from service.schemas import HealthAnswer, ReadyAnswer
 
 _CHECK_TIMEOUT_S = 2.5
 
 
+@Operation("service", {200: HealthAnswer})
 @public
 async def healthz(_request: web.Request) -> web.Response:
     """The event loop turns."""
     return web.json_response({"status": "ok"})
 
 
+@Operation("service", {200: ReadyAnswer, 503: ReadyAnswer}, tells=("Retry-After",))
 @public
 async def readyz(request: web.Request) -> web.Response:
     """Say which dependencies answer.

@@ -7,6 +7,7 @@ from uuid import UUID
 from aiohttp import web
 
 from service import answers, problems
+from service.contract import Operation
 from service.core import cnj, documents, jobs, settlement, subscriptions
 from service.core.crash_points import crash_point
 from service.core.db import Connection
@@ -19,11 +20,18 @@ from service.load import Kind
 from service.middleware import taken_as
 from service.polling import Find, Tag, asked_wait_s, find_awaited, is_known, polling_headers
 from service.requests import read_query
-from service.schemas import JobListAnswer, JobListQuery, NoQuery, StatusQuery, SummaryAnswer
+from service.schemas import JobListAnswer, JobListQuery, NoQuery, StatusAnswer, StatusQuery, SummaryAnswer
 
 MOST_IDS = 200
 
 
+@Operation(
+    "jobs",
+    {200: StatusAnswer | SummaryAnswer, 304: None},
+    query=StatusQuery,
+    reads=("If-None-Match", "Prefer"),
+    tells=("ETag", "Retry-After", "Preference-Applied"),
+)
 @taken_as(Kind.STATUS)
 async def get_job(request: web.Request) -> web.Response:
     """Show a job that this client subscribed to; with `wait`, as soon as it changes."""
@@ -48,6 +56,14 @@ async def show_polled(request: web.Request, find: Find[Job], tag_of: Tag[Job]) -
     return await show_status(request, job, headers=headers, has_documents=query.fields == "all")
 
 
+@Operation(
+    "jobs",
+    {200: JobListAnswer, 304: None},
+    query=JobListQuery,
+    problems=(problems.BAD_REQUEST, problems.INVALID_PROCESS_NUMBER),
+    reads=("If-None-Match",),
+    tells=("ETag", "Link"),
+)
 @taken_as(Kind.STATUS)
 async def list_jobs(request: web.Request) -> web.Response:
     """List the client's jobs, the newest first, or those whose ids are given."""
@@ -119,6 +135,7 @@ def _uuid(text: str) -> UUID | None:
         return None
 
 
+@Operation("jobs", {200: StatusAnswer}, problems=(problems.JOB_FINAL, problems.JOB_SHARED))
 async def cancel_job(request: web.Request) -> web.Response:
     """Stop a job that nobody else waits for; what is available stays available."""
     read_query(request, NoQuery)

@@ -5,6 +5,7 @@ from html import escape
 
 from aiohttp import web
 
+from service.contract import Operation
 from service.core.errors import NotFoundError
 from service.middleware import public
 from service.problems import CATALOGUE
@@ -24,8 +25,9 @@ code {{ font-size: .95em }}
 """
 
 
+@Operation("service", {200: "text/html"})
 @public
-async def show(request: web.Request) -> web.Response:
+async def show_problem(request: web.Request) -> web.Response:
     """Explain one type of problem."""
     problem = CATALOGUE.get(request.match_info["code"])
     if problem is None:

@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from service import answers, problems
+from service.contract import Operation
 from service.core import cnj, documents, jobs, processes
 from service.handlers.jobs import api_prefix, show_polled
 from service.handlers.submissions import submit
@@ -10,9 +11,25 @@ from service.keys import CLIENT, DATABASE, SETTINGS, STORAGE
 from service.load import Kind
 from service.middleware import need_scope, taken_as
 from service.requests import read_query
-from service.schemas import JobOptions, NoQuery, ProcessQuery
+from service.schemas import (
+    FilesAnswer,
+    JobOptions,
+    NoQuery,
+    ProcessAnswer,
+    ProcessQuery,
+    StatusAnswer,
+    StatusQuery,
+    SummaryAnswer,
+)
 
 
+@Operation(
+    "processes",
+    {200: ProcessAnswer},
+    query=ProcessQuery,
+    problems=(problems.TOO_MANY_ACTIVE_JOBS,),
+    tells=("Location",),
+)
 @taken_as(Kind.SUBMISSION)
 async def get_process(request: web.Request) -> web.Response:
     """Answer what is known at once; with `auto_download` see to it that the documents come in."""
@@ -35,6 +52,13 @@ async def get_process(request: web.Request) -> web.Response:
     return answers.json_response(answer, headers={"Location": f"{prefix}/jobs/{job.id}"})
 
 
+@Operation(
+    "processes",
+    {200: StatusAnswer | SummaryAnswer, 304: None},
+    query=StatusQuery,
+    reads=("If-None-Match", "Prefer"),
+    tells=("ETag", "Retry-After", "Preference-Applied"),
+)
 @taken_as(Kind.STATUS)
 async def get_status(request: web.Request) -> web.Response:
     """Show the progress of the client's newest job of this process, with every document."""
@@ -48,6 +72,7 @@ async def get_status(request: web.Request) -> web.Response:
     )
 
 
+@Operation("processes", {200: FilesAnswer})
 async def get_files(request: web.Request) -> web.Response:
     """List the documents of this process with fresh links."""
     number = cnj.parse_process_number(request.match_info["number"])

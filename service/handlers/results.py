@@ -10,6 +10,7 @@ from aiohttp import web
 
 from service import answers, problems
 from service.archive import Entry, archive
+from service.contract import Operation
 from service.core import cnj, documents, jobs
 from service.core.documents import Document
 from service.core.errors import StorageUnavailableError
@@ -31,6 +32,7 @@ _WRITE_TIMEOUT_S = 60.0
 log = logging.getLogger(__name__)
 
 
+@Operation("jobs", {200: ManifestAnswer, 304: None}, reads=("If-None-Match",), tells=("ETag",))
 async def get_manifest(request: web.Request) -> web.Response:
     """List the job's documents, the oldest first, with sizes and hashes to check them by."""
     read_query(request, NoQuery)
@@ -45,6 +47,12 @@ async def get_manifest(request: web.Request) -> web.Response:
     return answers.body_response(body, headers=headers)
 
 
+@Operation(
+    "processes",
+    {200: "application/zip"},
+    problems=(problems.NOT_AVAILABLE,),
+    tells=("Content-Disposition",),
+)
 async def get_archive(request: web.Request) -> web.StreamResponse:
     """Send all documents of the process that are there, as one ZIP archive in the court's order."""
     read_query(request, NoQuery)

@@ -9,6 +9,7 @@ from uuid import UUID
 from aiohttp import web
 
 from service import answers, problems
+from service.contract import Operation
 from service.core import batches, cnj, idempotency, settlement, submission, subscriptions
 from service.core.batches import NewItem
 from service.core.crash_points import crash_point
@@ -33,12 +34,14 @@ from service.requests import (
 )
 from service.schemas import (
     MOST_IN_A_BATCH,
+    BatchAnswer,
     BatchQuery,
     BatchRequest,
     JobOptions,
     JobRequest,
     NoQuery,
     RetryRequest,
+    SummaryAnswer,
 )
 
 _POLL_AGAIN_S = "1"
@@ -60,9 +63,20 @@ class _Limits(TypedDict):
     most_active: int | None
 
 
+_KEYED = (problems.KEY_IN_USE, problems.KEY_REUSED)
+_TOLD = ("Location", "Retry-After", "Idempotent-Replayed")
+
 Create = Callable[[Connection], Awaitable[Created]]
 
 
+@Operation(
+    "jobs",
+    {200: SummaryAnswer, 202: SummaryAnswer},
+    body=JobRequest,
+    problems=(*_KEYED, problems.TOO_MANY_ACTIVE_JOBS, problems.INVALID_PROCESS_NUMBER),
+    reads=("Idempotency-Key",),
+    tells=_TOLD,
+)
 async def create_job(request: web.Request) -> web.Response:
     """Submit a process: 202 with the job, or 200 when everything is there already."""
     read_query(request, NoQuery)
@@ -76,6 +90,15 @@ async def create_job(request: web.Request) -> web.Response:
     return await _create_once(request, answers.encode(body), create)
 
 
+@Operation(
+    "jobs",
+    {202: SummaryAnswer},
+    body=RetryRequest,
+    is_body_needed=False,
+    problems=(*_KEYED, problems.TOO_MANY_ACTIVE_JOBS, problems.NOTHING_TO_RETRY),
+    reads=("Idempotency-Key",),
+    tells=_TOLD,
+)
 async def retry_job(request: web.Request) -> web.Response:
     """Start a new job for what an ended one left out: 202 with the new job."""
     read_query(request, NoQuery)
@@ -92,6 +115,16 @@ async def retry_job(request: web.Request) -> web.Response:
     return await _create_once(request, answers.encode(body), create)
 
 
+@Operation(
+    "jobs",
+    {200: BatchAnswer, 202: BatchAnswer},
+    query=BatchQuery,
+    body=BatchRequest,
+    lines=JobRequest,
+    problems=_KEYED,
+    reads=("Idempotency-Key",),
+    tells=_TOLD,
+)
 async def create_batch(request: web.Request) -> web.Response:
     """Submit up to 1,000 processes; each is met or refused on its own."""
     if is_lines(request):

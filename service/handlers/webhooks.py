@@ -8,6 +8,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from service import answers, problems
+from service.contract import OBJECT, Operation
 from service.core import signing
 from service.core.errors import DestinationRefusedError
 from service.core.outbound import DeliveryFailedError, OutboundPolicy, parse_destination
@@ -21,13 +22,15 @@ from service.schemas import (
     NoQuery,
     SendTestAnswer,
     ValidateAnswer,
+    WebhookQuery,
     WebhookRequest,
 )
 
 _TEST_TIMEOUT_S = 15.0
 
 
-async def validate(request: web.Request) -> web.Response:
+@Operation("webhooks", {200: ValidateAnswer}, query=WebhookQuery, body=WebhookRequest, is_body_needed=False)
+async def validate_webhook(request: web.Request) -> web.Response:
     """Say whether a URL would be accepted; 200 for good and bad ones alike, and nothing is called."""
     asked = await _read(request)
     try:
@@ -45,6 +48,9 @@ async def validate(request: web.Request) -> web.Response:
     return answers.json_response(answer)
 
 
+@Operation(
+    "webhooks", {200: ConnectivityAnswer}, body=WebhookRequest, is_body_needed=False, query=WebhookQuery
+)
 async def test_connectivity(request: web.Request) -> web.Response:
     """Ask the receiver for a sign of life: any HTTP answer counts."""
     asked = await _read(request)
@@ -63,6 +69,7 @@ async def test_connectivity(request: web.Request) -> web.Response:
     return answers.json_response(answer)
 
 
+@Operation("webhooks", {200: SendTestAnswer}, query=WebhookQuery, body=WebhookRequest, is_body_needed=False)
 async def send_test(request: web.Request) -> web.Response:
     """Send a signed `webhook.test` event, with the quick tries of a real delivery."""
     asked = await _read(request)
@@ -89,6 +96,7 @@ async def send_test(request: web.Request) -> web.Response:
     return answers.json_response(answer)
 
 
+@Operation("webhooks", {200: EchoAnswer}, body=OBJECT)
 async def test_receiver(request: web.Request) -> web.Response:
     """Echo the keys of what was sent, and say whether it was signed with the client's own secret."""
     read_query(request, NoQuery)

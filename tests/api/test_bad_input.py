@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-from uuid import uuid4
 
 import pytest
 
@@ -12,6 +11,7 @@ from service.problems import CATALOGUE
 from tests.world import Answer, Caller, World
 
 CASE = "1003579-22.2025.8.26.0564"
+NOBODYS_ID = "5e7a2f10-0f7b-4b5e-9d0c-3d6d2f0a9b11"
 
 
 async def _nothing_created(world: World) -> bool:
@@ -112,9 +112,9 @@ async def test_another_type_of_body_is_refused(api: World, headers: dict[str, st
 @pytest.mark.parametrize(
     "path",
     [
-        f"/jobs/{uuid4()}",
+        f"/jobs/{NOBODYS_ID}",
         "/jobs/not-a-uuid",
-        f"/documents/{uuid4()}/content",
+        f"/documents/{NOBODYS_ID}/content",
         "/documents/7/content",
         f"/processes/{CASE}/status",
         f"/processes/{CASE}/files",
@@ -141,7 +141,9 @@ async def _with_key(api: World, key: str) -> Answer:
 
 
 @pytest.mark.parametrize(
-    "key", ["", "nonsense", clients.new_key(), clients.new_key()[:-1] + "!", "ключ", "x" * 5000]
+    "key",
+    ["", "nonsense", clients.new_key(), clients.new_key()[:-1] + "!", "ключ", "x" * 5000],
+    ids=["empty", "nonsense", "unknown", "misspelt", "not ascii", "long"],
 )
 async def test_a_key_that_is_none_gets_one_generic_answer(api: World, key: str) -> None:
     answer = await _with_key(api, key)

@@ -68,7 +68,7 @@ async def run(
             for call in [one for one in evidence.calls if one.client_id == caller.client_id]:
                 await caller.poll(call.job_id)
         secrets = {caller.client_id: caller.webhook_secret for caller in callers}
-        db = await stack.enter_async_context(open_database(world.settings))
+        db = await stack.enter_async_context(open_database(world.settings, patience_s=60.0))
         yield Run(world.settings, db, evidence, secrets, log)
 
 
