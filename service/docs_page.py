@@ -1,5 +1,6 @@
 """The OpenAPI description as one page to read: no script, nothing from elsewhere."""
 
+import json
 import re
 from collections.abc import Iterable
 from html import escape
@@ -62,7 +63,9 @@ def render(description: Json) -> str:
     contents, body = "", ""
     for tag in description["tags"]:
         group = [one for one in operations if tag["name"] in one[2]["tags"]]
-        contents += _contents(tag["name"], ((one["operationId"], path) for _, path, one in group))
+        contents += _contents(
+            tag["name"], ((one["operationId"], f"{method.upper()} {path}") for method, path, one in group)
+        )
         body += f"<h2>{escape(tag['name'])}</h2><p>{_text(tag['description'])}</p>"
         body += "".join(_operation(*one) for one in group)
     sent = {name: one["post"] for name, one in description["webhooks"].items()}
@@ -150,7 +153,9 @@ def _type(schema: Json) -> str:
     name = escape(schema.get("format") or schema.get("type", "anything"))
     if schema.get("type") == "array":
         name = f"list of {_type(schema['items'])}"
-    return name + "".join(f", {word} {schema[key]}" for key, word in _BOUNDS.items() if key in schema)
+    return name + "".join(
+        f", {word} {json.dumps(schema[key])}" for key, word in _BOUNDS.items() if key in schema
+    )
 
 
 _BOUNDS = {

@@ -45,15 +45,18 @@ Time = Annotated[AwareDatetime, BeforeValidator(_is_written_out)]
 class Request(BaseModel):
     """A body or query; unknown members are refused, since a misspelt option would be lost in silence."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class ProcessQuery(Request):
     """The query of `GET /processes/{number}`."""
 
     auto_download: bool = True
+    """Whether to see to it that the documents come in; without it only what is known is answered."""
     webhook_url: str | None = None
+    """Told when the job is final."""
     force_refresh: bool = False
+    """Ask the court again, however fresh what we have is."""
 
 
 class NoQuery(Request):
@@ -64,7 +67,9 @@ class StatusQuery(Request):
     """The query of everything that shows a job; `wait` in seconds."""
 
     wait: int | None = Field(None, ge=0, le=60)
+    """Answer as soon as there is news, after so many seconds at the latest."""
     fields: Literal["all", "summary"] = "all"
+    """`summary` leaves out the list."""
 
 
 class DocumentFilter(Request):
@@ -98,12 +103,19 @@ class JobOptions(Request):
     """What can be said of a job that is asked for; times in seconds."""
 
     webhook_url: str | None = None
+    """Told when the job is final."""
     force_refresh: bool = False
+    """Ask the court again, however fresh what we have is."""
     max_age_s: int | None = Field(None, ge=0, le=31_536_000)
+    """How old what we have may be; older than that the court is asked again."""
     deadline_s: int | None = Field(None, ge=1, le=604_800)
+    """When to give up: the job ends then, with what there is."""
     priority: Priority = Priority.NORMAL
+    """Jobs of a higher one go first; within one, clients take turns."""
     reference: Reference | None = None
+    """Your own name for the job, shown wherever the job is."""
     filter: DocumentFilter | None = None
+    """Which documents to bring in; without it all."""
 
     @model_validator(mode="after")
     def _is_of_one_mind(self) -> Self:
@@ -122,7 +134,9 @@ class BatchQuery(Request):
     """The query of an NDJSON batch: its own webhook and reference."""
 
     batch_webhook_url: str | None = None
+    """Told when the last job of the batch is final."""
     batch_reference: Reference | None = None
+    """Your own name for the batch."""
 
 
 class BatchRequest(JobOptions, BatchQuery):
@@ -135,19 +149,28 @@ class StreamQuery(Request):
     """The query of a stream: for readers that cannot send `Last-Event-ID`."""
 
     last_event_id: str | None = Field(None, max_length=100)
+    """As the header `Last-Event-ID`, for readers that cannot send it."""
 
 
 class JobListQuery(Request):
     """The query of `GET /jobs`: which jobs, how many, and where the last page ended; or just their ids."""
 
     ids: str | None = Field(None, min_length=1, max_length=7600)
+    """Up to 200 ids of jobs, with commas between; goes with no other parameter."""
     status: str | None = Field(None, max_length=100)
+    """One or more states, with commas between."""
     reference: Reference | None = None
+    """Your own name for the jobs."""
     process_number: str | None = Field(None, max_length=64)
+    """Jobs of this process."""
     created_from: Time | None = None
+    """Created at this time or later."""
     created_until: Time | None = None
+    """Created before this time."""
     limit: int = Field(50, ge=1, le=200)
+    """How many on a page."""
     cursor: str | None = Field(None, max_length=400)
+    """The `next_cursor` of the page before, with the same filters."""
 
 
 class RetryRequest(Request):
@@ -166,19 +189,26 @@ class WebhookQuery(Request):
     """The query of the webhook tools, which may be used instead of a body."""
 
     webhook_url: str | None = None
+    """The receiver, when there is no body."""
 
 
 # Answers ------------------------------------------------------------------------------------------
 
 
-class Invalid(BaseModel):
+class Answer(BaseModel):
+    """What goes out."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Invalid(Answer):
     """One thing that is wrong with a request; `pointer` is a JSON Pointer to the member or parameter."""
 
     pointer: str
     detail: str
 
 
-class ProblemAnswer(BaseModel):
+class ProblemAnswer(Answer):
     """A problem (RFC 9457); `title` never varies with `type`, `detail` says what it is this time."""
 
     type: str
@@ -189,26 +219,29 @@ class ProblemAnswer(BaseModel):
     errors: list[Invalid] = []
 
 
-class HealthAnswer(BaseModel):
+class HealthAnswer(Answer):
     """The process lives."""
 
     status: Literal["ok"]
 
 
-class ReadyAnswer(BaseModel):
+class ReadyAnswer(Answer):
     """Whether it can serve, and which dependencies answer."""
 
     status: Literal["ready", "degraded", "unavailable", "draining"]
     checks: dict[str, str]
 
 
-class DocumentAnswer(BaseModel):
+class DocumentAnswer(Answer):
     """One document; times in UTC, `size` in bytes, `sha256` in hexadecimal."""
 
     id: UUID
     uuid: UUID
+    """The portal's id."""
     position: int
+    """Its place in the court's list, the newest first."""
     name: str
+    """As the court has it; names are not unique."""
     type: str | None
     status: str
     size: int | None
@@ -216,7 +249,9 @@ class DocumentAnswer(BaseModel):
     sha256: str | None
     filed_at: datetime | None
     download_url: str | None
+    """A link that needs no key and lasts an hour."""
     content_url: str | None
+    """A link that never changes: with your key it redirects to a fresh one."""
     error_code: str | None
     error_message: str | None
     attempts: int
@@ -224,26 +259,30 @@ class DocumentAnswer(BaseModel):
     download_completed_at: datetime | None
 
 
-class SummaryAnswer(BaseModel):
+class SummaryAnswer(Answer):
     """A job, as this client may see it."""
 
     process_number: str
     job_id: UUID
     status: str
     sequence: int
+    """Rises with every change of the job."""
     total_documents: int
     completed_documents: int
     failed_documents: int
     pending_documents: int
     processing_documents: int
     progress_percentage: float
+    """100 exactly when the job is final."""
     downloaded_bytes: int
     expected_bytes: int
     error_code: str | None
     error_message: str | None
     waiting_reason: str | None
+    """Why the job waits for its next try, when it does."""
     next_attempt_at: datetime | None
     webhook_url: str | None
+    """Without its query."""
     webhook_sent: bool
     webhook_sent_at: datetime | None
     webhook_attempts: int
@@ -262,7 +301,7 @@ class StatusAnswer(SummaryAnswer):
     documents: list[DocumentAnswer]
 
 
-class ManifestEntry(BaseModel):
+class ManifestEntry(Answer):
     """One document of a manifest; `file_name` is one under which all of them can be saved side by side."""
 
     id: UUID
@@ -280,7 +319,7 @@ class ManifestEntry(BaseModel):
     error_code: str | None
 
 
-class ManifestAnswer(BaseModel):
+class ManifestAnswer(Answer):
     """What a job brought in, the oldest document first."""
 
     process_number: str
@@ -292,13 +331,13 @@ class ManifestAnswer(BaseModel):
     documents: list[ManifestEntry]
 
 
-class DocumentsEvent(BaseModel):
+class DocumentsEvent(Answer):
     """The data of a `documents` event: those that changed; links are the ones that last."""
 
     documents: list[DocumentAnswer]
 
 
-class JobListAnswer(BaseModel):
+class JobListAnswer(Answer):
     """A page of jobs, the newest first; `missing` has the ids asked for that are no jobs of this client."""
 
     items: list[SummaryAnswer]
@@ -306,7 +345,7 @@ class JobListAnswer(BaseModel):
     missing: list[str] | None
 
 
-class ItemAnswer(BaseModel):
+class ItemAnswer(Answer):
     """What became of one process of a batch; `problem` (RFC 9457) says why one was refused."""
 
     position: int
@@ -319,7 +358,7 @@ class ItemAnswer(BaseModel):
     problem: dict[str, Any] | None
 
 
-class BatchSummaryAnswer(BaseModel):
+class BatchSummaryAnswer(Answer):
     """A batch and the sums over its jobs, each counted once."""
 
     batch_id: UUID
@@ -344,7 +383,7 @@ class BatchAnswer(BatchSummaryAnswer):
     items: list[ItemAnswer]
 
 
-class Links(BaseModel):
+class Links(Answer):
     """Where to go on, as paths of this API."""
 
     status: str
@@ -352,7 +391,7 @@ class Links(BaseModel):
     job: str | None
 
 
-class ProcessAnswer(BaseModel):
+class ProcessAnswer(Answer):
     """A process, as far as it is known; `last_consultation` is when the portal last listed its documents."""
 
     process_number: str
@@ -375,7 +414,7 @@ class ProcessAnswer(BaseModel):
     documents: list[DocumentAnswer]
 
 
-class FilesAnswer(BaseModel):
+class FilesAnswer(Answer):
     """The documents of a process with their links."""
 
     process_number: str
@@ -385,7 +424,7 @@ class FilesAnswer(BaseModel):
     documents: list[DocumentAnswer]
 
 
-class ValidateAnswer(BaseModel):
+class ValidateAnswer(Answer):
     """Whether a webhook URL would be accepted."""
 
     valid: bool
@@ -394,7 +433,7 @@ class ValidateAnswer(BaseModel):
     error: str | None
 
 
-class ConnectivityAnswer(BaseModel):
+class ConnectivityAnswer(Answer):
     """Whether a receiver answers at all; time in milliseconds."""
 
     success: bool
@@ -403,7 +442,7 @@ class ConnectivityAnswer(BaseModel):
     error: str | None
 
 
-class SendTestAnswer(BaseModel):
+class SendTestAnswer(Answer):
     """How a signed test event was received."""
 
     success: bool
@@ -413,7 +452,7 @@ class SendTestAnswer(BaseModel):
     error: str | None
 
 
-class EchoAnswer(BaseModel):
+class EchoAnswer(Answer):
     """What the test receiver got."""
 
     received: bool
