@@ -10,9 +10,10 @@ ARGS ?=
 # Tests at the same time, each on servers of its own.
 JOBS ?= 2
 
-# How both lock files are made: `make lock` writes them, `make check` compares.
+# How both lock files are made: `make lock` writes them, `make check` compares. Extras stay in them: pip before
+# 23.3 takes the newest release for a name with an extra, whatever the pin of the bare name says.
 COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
-	--generate-hashes --no-header
+	--generate-hashes --no-header --no-strip-extras
 LOCK_DEV := $(COMPILE) --extra dev --extra sandbox pyproject.toml
 LOCK_RUN := $(COMPILE) -c requirements-dev.lock pyproject.toml
 
