@@ -27,6 +27,7 @@ from service.core.rate_limit import WINDOW_S, Verdict
 from service.keys import CLIENT, DATABASE, DRAINING, LOAD, RATE_LIMIT, SETTINGS, VERDICT
 from service.load import Kind
 from service.problems import ProblemError, problem_response
+from service.requests import asked_language
 from service.streams import come_again
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -66,7 +67,12 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         is_stream = getattr(request.match_info.handler, "is_stream", False)
         if is_stream and problem.problem in (problems.UNAVAILABLE, problems.OVERLOADED):
             return come_again()
-        response = problem_response(problem, base_url=request.app[SETTINGS].public_url, instance=request.path)
+        response = problem_response(
+            problem,
+            base_url=request.app[SETTINGS].public_url,
+            instance=request.path,
+            language=asked_language(request),
+        )
     if not response.prepared:
         response.headers.update(_SAFE_HEADERS)
         if verdict := request.get(VERDICT):

@@ -51,6 +51,7 @@ _PATH_PARAMETERS: dict[str, Json] = {
 }
 
 _READ_HEADERS = {
+    "Accept-Language": "`pt-BR` for problems in Brazilian Portuguese; without it they are in English.",
     "Idempotency-Key": "Names this request, so that repeating it does nothing twice; kept for 24 hours.",
     "If-None-Match": "The `ETag` that you have: 304 while it is the present one.",
     "Prefer": "`wait=N`: answer as soon as there is news, after N seconds (60 at most) at the latest.",
@@ -170,7 +171,7 @@ def _without_null(schema: Json) -> Json:
 def _read_headers(said: Operation) -> list[Json]:
     return [
         {"name": name, "in": "header", "description": _READ_HEADERS[name], "schema": {"type": "string"}}
-        for name in said.reads
+        for name in ("Accept-Language", *said.reads)
     ]
 
 

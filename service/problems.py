@@ -6,6 +6,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from service.words import ENGLISH, say
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -170,7 +172,7 @@ class ProblemError(Exception):
     """Ends a handler with a problem answer.
 
     Args:
-        detail: helps the human; no internals.
+        detail: helps the human; no internals. Left out, it is what `errors` say, or what the type means.
         errors: for validation, items of `detail` and `pointer` (a JSON Pointer as URI fragment).
     """
 
@@ -194,25 +196,32 @@ def invalid(pointer: str, detail: str) -> ProblemError:
     return ProblemError(INVALID_REQUEST, detail, errors=[{"pointer": pointer, "detail": detail}])
 
 
-def problem_response(error: ProblemError, *, base_url: str, instance: str) -> web.Response:
+def problem_response(error: ProblemError, *, base_url: str, instance: str, language: str) -> web.Response:
     """Answer with `application/problem+json`."""
+    body = problem_body(error, base_url=base_url, instance=instance, language=language)
     return web.Response(
-        body=orjson.dumps(problem_body(error, base_url=base_url, instance=instance)),
+        body=orjson.dumps(body),
         status=error.problem.status,
         content_type="application/problem+json",
-        headers=error.headers,
+        headers={"Content-Language": language, "Vary": "Accept-Language", **error.headers},
     )
 
 
-def problem_body(error: ProblemError, *, base_url: str, instance: str) -> dict[str, Any]:
+def problem_body(
+    error: ProblemError, *, base_url: str, instance: str, language: str = ENGLISH
+) -> dict[str, Any]:
     """Describe a problem as RFC 9457 has it."""
+    errors = [{**one, "detail": say(one["detail"], language)} for one in error.errors or ()]
+    joined = "; ".join(f"{one['pointer'][2:] or 'body'}: {one['detail']}" for one in errors)
     body: dict[str, Any] = {
         "type": f"{base_url}/problems/{error.problem.code}",
-        "title": error.problem.title,
+        "title": say(error.problem.title, language),
         "status": error.problem.status,
-        "detail": error.detail or error.problem.meaning,
+        "detail": say(error.detail, language)
+        if error.detail
+        else joined or say(error.problem.meaning, language),
         "instance": instance,
     }
-    if error.errors:
-        body["errors"] = error.errors
+    if errors:
+        body["errors"] = errors
     return body

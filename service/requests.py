@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from service import problems
 from service.problems import ProblemError
 from service.schemas import Request
+from service.words import preferred_language
 
 R = TypeVar("R", bound=Request)
 
@@ -59,6 +60,11 @@ async def read_object(request: web.Request) -> tuple[bytes, dict[str, Any]]:
     if not isinstance(value, dict):
         raise problems.invalid("#", "should be a JSON object")
     return body, value
+
+
+def asked_language(request: web.Request) -> str:
+    """Return the language in which the caller wishes to be told what is wrong."""
+    return preferred_language(",".join(request.headers.getall("Accept-Language", ())))
 
 
 def is_lines(request: web.Request) -> bool:
@@ -120,5 +126,4 @@ def _validate(model: type[R], value: object) -> R:
             {"pointer": "#/" + "/".join(str(part) for part in item["loc"]), "detail": item["msg"]}
             for item in error.errors(include_url=False, include_input=False, include_context=False)
         ]
-        detail = "; ".join(f"{item['pointer'][2:] or 'body'}: {item['detail']}" for item in errors)
-        raise ProblemError(problems.INVALID_REQUEST, detail, errors=errors) from error
+        raise ProblemError(problems.INVALID_REQUEST, errors=errors) from error

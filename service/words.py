@@ -14,7 +14,7 @@ _MOST_RANGES = 20
 
 
 def preferred_language(accepted: str) -> str:
-    """Return the language that `Accept-Language` asks for (RFC 9110 §12.5.4); English when it asks for neither.
+    """Return the language that `Accept-Language` asks for (RFC 9110 §12.5.4), English when it asks for none.
 
     Portuguese of any country is answered in that of Brazil.
     """
@@ -48,6 +48,9 @@ def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
     found = [(source, target) for source, target in _CATALOGUES[language].items() if "{}" in source]
     found.sort(key=lambda entry: -len(entry[0]))
     return [
-        (re.compile(".+?".join(map(re.escape, source.split("{}"))).replace(".+?", "(.+?)"), re.DOTALL), target)
+        (
+            re.compile("(.+?)".join(map(re.escape, source.split("{}"))), re.DOTALL),
+            target,
+        )
         for source, target in found
     ]

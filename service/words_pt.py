@@ -1,4 +1,4 @@
-"""Every text that a problem can show, in Brazilian Portuguese, by its English form; `{}` stands for a value."""
+"""Every text that a problem can show in Brazilian Portuguese, by its English form; `{}` is a value."""
 
 PORTUGUESE = {
     # Titles and meanings of the types of problems (service/problems.py).
@@ -15,8 +15,8 @@ PORTUGUESE = {
     "Not found": "Não encontrado",
     "There is no such thing, or it belongs to another client. A process is known to a client once it asked "
     "for it with `GET /processes/{number}` or `POST /jobs`.": (
-        "Isso não existe ou pertence a outro cliente. Um processo passa a ser conhecido por um cliente quando "
-        "ele o solicita com `GET /processes/{number}` ou `POST /jobs`."
+        "Isso não existe ou pertence a outro cliente. Um processo passa a ser conhecido por um cliente "
+        "quando ele o solicita com `GET /processes/{number}` ou `POST /jobs`."
     ),
     "Method not allowed": "Método não permitido",
     "The `Allow` header names the methods of this path.": (
@@ -34,8 +34,8 @@ PORTUGUESE = {
     ),
     "Not a CNJ process number": "Não é um número de processo do CNJ",
     "A number has the form NNNNNNN-DD.AAAA.J.TR.OOOO (or its 20 digits) with the right check digits DD.": (
-        "O número tem a forma NNNNNNN-DD.AAAA.J.TR.OOOO (ou seus 20 dígitos), com os dígitos verificadores DD "
-        "corretos."
+        "O número tem a forma NNNNNNN-DD.AAAA.J.TR.OOOO (ou seus 20 dígitos), com os dígitos verificadores "
+        "DD corretos."
     ),
     "Internal error": "Erro interno",
     "A defect of ours; it was logged. Trying again may help.": (
@@ -71,8 +71,8 @@ PORTUGUESE = {
     "Too many requests with this key": "Requisições demais com esta chave",
     "The header `RateLimit` says how many are left and in how many seconds all of them are back; "
     "`Retry-After` when one more will be taken. Polling with `wait` and streams need fewer requests.": (
-        "O cabeçalho `RateLimit` diz quantas restam e em quantos segundos todas voltam; `Retry-After`, quando "
-        "mais uma será aceita. Consultar com `wait` e usar streams exige menos requisições."
+        "O cabeçalho `RateLimit` diz quantas restam e em quantos segundos todas voltam; `Retry-After`, "
+        "quando mais uma será aceita. Consultar com `wait` e usar streams exige menos requisições."
     ),
     "The service has too much to do for a moment": "O serviço está sobrecarregado no momento",
     "Nothing was begun; try again after `Retry-After` seconds. Submissions are refused first, status reads "
@@ -104,7 +104,9 @@ PORTUGUESE = {
     "there is no such path": "este caminho não existe",
     "there is no such type of problem": "não existe tal tipo de problema",
     "the job has ended as {}": "o job terminou como {}",
-    "another client waits for this job too: it goes on": "outro cliente também aguarda este job: ele continua",
+    "another client waits for this job too: it goes on": (
+        "outro cliente também aguarda este job: ele continua"
+    ),
     "the job has not ended yet": "o job ainda não terminou",
     "the job ended with every document": "o job terminou com todos os documentos",
     "you may have {} active jobs at most": "você pode ter no máximo {} jobs ativos",
@@ -200,9 +202,7 @@ PORTUGUESE = {
     "the host is not a proper name": "o host não é um nome válido",
     "the host must be a full name with its domain": "o host deve ser um nome completo, com seu domínio",
     "names under .{} are not on the public internet": "nomes sob .{} não estão na internet pública",
-    "the host does not end in a proper top-level domain": (
-        "o host não termina em um domínio de topo válido"
-    ),
+    "the host does not end in a proper top-level domain": ("o host não termina em um domínio de topo válido"),
     "the host is not a proper name, or can be read in more than one way": (
         "o host não é um nome válido, ou pode ser lido de mais de uma forma"
     ),

@@ -25,6 +25,7 @@ from service.keys import CLIENT, DATABASE, QUEUE, SETTINGS
 from service.middleware import translate
 from service.problems import ProblemError, problem_body
 from service.requests import (
+    asked_language,
     idempotency_key,
     is_lines,
     read_batch_json,
@@ -225,7 +226,12 @@ def _item(
     reference = wish.reference if isinstance(wish, Wish) else None
     if isinstance(met, Submission):
         return NewItem(cnj.mask(met.job.process_number), reference, met.outcome, met.job.id)
-    problem = problem_body(met, base_url=request.app[SETTINGS].public_url, instance=request.path)
+    problem = problem_body(
+        met,
+        base_url=request.app[SETTINGS].public_url,
+        instance=request.path,
+        language=asked_language(request),
+    )
     return NewItem(name, reference, "refused", None, problem)
 
 

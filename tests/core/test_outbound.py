@@ -297,6 +297,7 @@ def in_s(seconds: int) -> str:
         (in_s(-3600), 0, 0),
         ("Mon, 01 Jan 2001 00:00:00 -0000", 0, 0),
     ],
+    ids=["seconds", "no time", "a date to come", "a date gone by", "a date without zone"],
 )
 async def test_retry_after_is_read_as_seconds_or_as_a_date(header: str, least: float, most: float) -> None:
     answer = answering(f"HTTP/1.1 503 Later\r\nRetry-After: {header}\r\nContent-Length: 0\r\n\r\n")
