@@ -11,10 +11,13 @@ from aiohttp import web
 from service.core.db import open_database
 from service.core.news import open_news
 from service.core.outbound import open_outbound
+from service.core.portal import open_portal
+from service.core.portal_limit import open_portal_limit
 from service.core.queue import open_queue
 from service.core.rate_limit import open_rate_limit
 from service.core.settings import Settings
 from service.core.storage import open_storage
+from service.core.token_source import open_token_source
 from service.handlers import (
     batches,
     docs,
@@ -36,10 +39,13 @@ from service.keys import (
     NEWS,
     OPENAPI,
     OUTBOUND,
+    PORTAL,
+    PORTAL_LIMIT,
     QUEUE,
     RATE_LIMIT,
     SETTINGS,
     STORAGE,
+    TEXTS,
 )
 from service.load import Load
 from service.middleware import answer_problems, authenticate, shed_load
@@ -51,6 +57,8 @@ MAX_LINE_BYTES = 16 * 1024
 
 # Archives at once in one process: each takes bytes through it, which links do not.
 _MOST_ARCHIVES = 8
+# Texts at once: each is held in memory whole, and takes a place of the portal's.
+_MOST_TEXTS = 8
 # With it a caller hears within three seconds that a silent database is away.
 _DATABASE_PATIENCE_S = 2.5
 
@@ -69,12 +77,14 @@ def create_app(settings: Settings) -> web.Application:
     app[DRAINING] = asyncio.Event()
     app[LOAD] = Load(settings.max_requests)
     app[ARCHIVES] = asyncio.Semaphore(_MOST_ARCHIVES)
+    app[TEXTS] = asyncio.Semaphore(_MOST_TEXTS)
     app.cleanup_ctx.extend(
         [
             _opened(DATABASE, partial(open_database, patience_s=_DATABASE_PATIENCE_S)),
             _opened(NEWS, open_news),
             _opened(QUEUE, open_queue),
             _rate_limit,
+            _portal,
             _opened(STORAGE, open_storage),
             _opened(OUTBOUND, open_outbound),
         ]
@@ -92,6 +102,7 @@ def _routes(prefix: str) -> list[web.RouteDef]:
         web.get(f"{prefix}/processes/{{number}}/files", processes.get_files, allow_head=False),
         web.get(f"{prefix}/processes/{{number}}/documents.zip", results.get_archive, allow_head=False),
         web.get(f"{prefix}/documents/{{document_id:{_ID}}}/content", documents.get_content, allow_head=False),
+        web.get(f"{prefix}/documents/{{document_id:{_ID}}}/text", documents.get_text, allow_head=False),
         web.post(f"{prefix}/jobs", submissions.create_job),
         web.get(f"{prefix}/jobs", jobs.list_jobs, allow_head=False),
         web.post(f"{prefix}/jobs/batch", submissions.create_batch),
@@ -116,6 +127,16 @@ def _routes(prefix: str) -> list[web.RouteDef]:
 
 async def _rate_limit(app: web.Application) -> AsyncIterator[None]:
     async with open_rate_limit(app[QUEUE]) as app[RATE_LIMIT]:
+        yield
+
+
+async def _portal(app: web.Application) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    async with (
+        open_token_source(settings, app[DATABASE]) as tokens,
+        open_portal(settings, tokens) as app[PORTAL],
+        open_portal_limit(app[QUEUE].redis, settings) as app[PORTAL_LIMIT],
+    ):
         yield
 
 

@@ -9,6 +9,8 @@ from service.core.clients import Client
 from service.core.db import Database
 from service.core.news import News
 from service.core.outbound import Outbound
+from service.core.portal import Portal
+from service.core.portal_limit import PortalLimit
 from service.core.queue import Queue
 from service.core.rate_limit import RateLimit, Verdict
 from service.core.settings import Settings
@@ -29,6 +31,11 @@ OPENAPI = web.AppKey("openapi", dict[str, Any])
 
 RATE_LIMIT = web.AppKey("rate_limit", RateLimit)
 LOAD = web.AppKey("load", Load)
+PORTAL = web.AppKey("portal", Portal)
+PORTAL_LIMIT = web.AppKey("portal_limit", PortalLimit)
+TEXTS = web.AppKey("texts", asyncio.Semaphore)
+"""Places for texts on their way from the portal."""
+
 ARCHIVES = web.AppKey("archives", asyncio.Semaphore)
 """Places for archives that are being sent."""
 

@@ -78,6 +78,12 @@ GONE = Problem(
     "The file of the document is gone",
     "It was stored and has vanished since. Ask for its process again, and it will be fetched again.",
 )
+TEXT_NOT_AVAILABLE = Problem(
+    "text-not-available",
+    404,
+    "There is no text of the document",
+    "The court has made no text of this document, or none that can be had; its file may exist.",
+)
 KEY_IN_USE = Problem(
     "idempotency-key-in-use",
     409,
@@ -148,6 +154,7 @@ CATALOGUE = {
         METHOD_NOT_ALLOWED,
         TIMEOUT,
         NOT_AVAILABLE,
+        TEXT_NOT_AVAILABLE,
         GONE,
         KEY_IN_USE,
         KEY_REUSED,

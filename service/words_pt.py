@@ -45,6 +45,14 @@ PORTUGUESE = {
     "The document has not been fetched (yet); its status and error code say why.": (
         "O documento (ainda) não foi obtido; seu status e seu código de erro dizem por quê."
     ),
+    "There is no text of the document": "Não há texto do documento",
+    "The court has made no text of this document, or none that can be had; its file may exist.": (
+        "O tribunal não produziu texto deste documento, ou nenhum que se possa obter. O arquivo pode existir "
+        "mesmo assim."
+    ),
+    "the document is more secret than this system may show": (
+        "o documento tem sigilo maior do que este sistema pode mostrar"
+    ),
     "The file of the document is gone": "O arquivo do documento desapareceu",
     "It was stored and has vanished since. Ask for its process again, and it will be fetched again.": (
         "Ele foi armazenado e depois desapareceu. Solicite o processo novamente e ele será obtido de novo."

@@ -31,6 +31,7 @@ _CONNECT_TIMEOUT_S = 5.0
 # Whole answers, and the beginning of a document: three silences as long as one read may be.
 _READS_PER_ANSWER = 3
 _MOST_JSON_BYTES = 32 * 1024 * 1024
+_MOST_TEXT_BYTES = 8 * 1024 * 1024
 _MOST_ERROR_BYTES = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 3
@@ -100,6 +101,16 @@ class Portal:
             async with aclosing(self._chunks(response, head)) as chunks:
                 yield _stream(response, head, chunks)
 
+    async def read_text(self, number: str, uuid: UUID) -> str:
+        """Return the text that the portal has of a document, up to 8 MiB of it.
+
+        Raises:
+            ProcessNotFoundError: it has none, which says nothing of the document itself.
+            PortalError: of the kind that the answer stands for; `too_large`.
+        """
+        path = f"processos/{cnj.mask(number)}/documentos/{uuid}/texto"
+        return await self._with_token(lambda token: self._read_text(path, token))
+
     async def _with_token(self, ask: Callable[[str | None], Awaitable[T]]) -> T:
         """Call `ask` with the token, and once more with another one when the portal refuses the first.
 
@@ -117,6 +128,17 @@ class Portal:
         with ExitStack() as stack, _passing_errors():
             async with asyncio.timeout(self._answer_timeout_s):
                 return await _read(await self._get(path, token, stack), _MOST_JSON_BYTES)
+
+    async def _read_text(self, path: str, token: str | None) -> str:
+        with ExitStack() as stack, _passing_errors():
+            async with asyncio.timeout(self._answer_timeout_s):
+                response = await self._get(path, token, stack)
+                body = await _read_beginning(response, _MOST_TEXT_BYTES + 1)
+        if len(body) > _MOST_TEXT_BYTES:
+            raise RefusedError("the text is too large", code="too_large")
+        if error := error_in_content(body[:_HEAD_BYTES], size=len(body)):
+            raise error
+        return _decoded(body, response.charset)
 
     async def _begin(
         self, path: str, token: str | None, stack: ExitStack
@@ -272,6 +294,13 @@ def _only_process(body: bytes) -> object:
         # Reading the first alone could lose the documents of the others in silence.
         raise BadContentError("the portal described several processes in place of one")
     return value[0]
+
+
+def _decoded(body: bytes, charset: str | None) -> str:
+    try:
+        return body.decode(charset or "utf-8", errors="replace")
+    except LookupError:  # no encoding that Python knows
+        return body.decode("utf-8", errors="replace")
 
 
 def _refuse_encoded(response: aiohttp.ClientResponse) -> None:

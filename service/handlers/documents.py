@@ -1,6 +1,7 @@
 """Documents: the bytes of one."""
 
 import asyncio
+import math
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -9,15 +10,19 @@ from yarl import URL
 from service import problems
 from service.contract import Operation
 from service.core import documents
-from service.core.errors import StorageUnavailableError
+from service.core.documents import Document
+from service.core.errors import PortalError, PortalPausedError, RefusedError, StorageUnavailableError
 from service.core.storage import Storage
 from service.handlers.jobs import path_uuid
-from service.keys import CLIENT, DATABASE, STORAGE
+from service.keys import CLIENT, DATABASE, PORTAL, PORTAL_LIMIT, SETTINGS, STORAGE, TEXTS
 from service.problems import ProblemError
 from service.requests import read_query
 from service.schemas import NoQuery
 
 _LOOK_TIMEOUT_S = 2.0
+_TEXT_TIMEOUT_S = 20.0
+_LONGEST_RETRY_AFTER_S = 60
+_AGAIN = {"Retry-After": "5"}
 
 
 @Operation(
@@ -44,6 +49,40 @@ async def get_content(request: web.Request) -> web.Response:
     # The link is signed as it stands: encoding it again would break the signature.
     location = str(URL(link, encoded=True))
     return web.Response(status=302, headers={"Location": location, "Cache-Control": "no-store"})
+
+
+@Operation("documents", {200: "text/plain"}, problems=(problems.NOT_AVAILABLE, problems.TEXT_NOT_AVAILABLE))
+async def get_text(request: web.Request) -> web.Response:
+    """Send the text that the court has made of a document, read from the portal at this moment."""
+    read_query(request, NoQuery)
+    document_id = path_uuid(request, "document_id")
+    async with request.app[DATABASE].connection() as conn:
+        document = await documents.get_for_client(conn, document_id, request[CLIENT].id)
+    if document.secrecy_level > request.app[SETTINGS].max_secrecy:
+        raise ProblemError(problems.NOT_AVAILABLE, "the document is more secret than this system may show")
+    if request.app[TEXTS].locked():
+        raise ProblemError(problems.OVERLOADED, headers=_AGAIN)
+    async with request.app[TEXTS]:
+        text = await _read_text(request, document)
+    return web.Response(text=text, content_type="text/plain", headers={"Cache-Control": "private, no-store"})
+
+
+async def _read_text(request: web.Request, document: Document) -> str:
+    """Ask the portal, within its limits and for a bounded time.
+
+    Raises:
+        ProblemError: 404, it has no text for us; 503, it does not answer now.
+    """
+    try:
+        async with asyncio.timeout(_TEXT_TIMEOUT_S), request.app[PORTAL_LIMIT].slot():
+            return await request.app[PORTAL].read_text(document.process_number, document.portal_uuid)
+    except RefusedError as error:
+        raise ProblemError(problems.TEXT_NOT_AVAILABLE) from error
+    except PortalPausedError as error:
+        wait_s = math.ceil(min(max(error.retry_after_s or 0, 1), _LONGEST_RETRY_AFTER_S))
+        raise ProblemError(problems.UNAVAILABLE, headers={"Retry-After": str(wait_s)}) from error
+    except (PortalError, TimeoutError) as error:
+        raise ProblemError(problems.UNAVAILABLE, headers=_AGAIN) from error
 
 
 async def _has_vanished(storage: Storage, object_key: str) -> bool:

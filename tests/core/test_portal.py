@@ -272,6 +272,39 @@ async def test_a_description_that_breaks_off_is_a_passing_fault(handler: Handler
             await portal.read_process(NUMBER)
 
 
+@pytest.mark.parametrize("handler", [_dripping, _reset, _silent, _truncated])
+async def test_a_text_that_breaks_off_is_a_passing_fault(handler: Handler) -> None:
+    async with portal_answering(handler, portal_read_timeout_s=0.2) as portal:
+        with pytest.raises(PortalUnavailableError):
+            await portal.read_text(NUMBER, UUID_)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "text"),
+    [
+        ("ação".encode(), "text/plain; charset=utf-8", "ação"),
+        ("ação".encode("latin-1"), "text/plain; charset=iso-8859-1", "ação"),
+        ("ação".encode(), "text/plain", "ação"),
+        ("ação".encode(), "text/plain; charset=nonsense", "ação"),
+        (b"a\xffb", "text/plain", "a\ufffdb"),
+        (b"", "text/plain", ""),
+    ],
+)
+async def test_a_text_is_read_in_the_encoding_it_has(body: bytes, content_type: str, text: str) -> None:
+    async with portal_answering(answering(body, headers={"Content-Type": content_type})) as portal:
+        assert await portal.read_text(NUMBER, UUID_) == text
+
+
+async def test_a_text_of_more_than_8_mib_is_refused() -> None:
+    most = 8 * 1024 * 1024
+    async with portal_answering(answering(b"x" * most)) as portal:
+        assert len(await portal.read_text(NUMBER, UUID_)) == most
+    async with portal_answering(answering(b"x" * (most + 1))) as portal:
+        with pytest.raises(RefusedError) as caught:
+            await portal.read_text(NUMBER, UUID_)
+    assert caught.value.code == "too_large"
+
+
 async def test_a_slow_reader_is_no_slow_portal() -> None:
     body = PDF * 50
     received = 0

@@ -1,0 +1,55 @@
+"""`GET /documents/{id}/text`: the text that the court has made, from the portal at this moment."""
+
+import pytest
+
+from tests.world import Caller, World
+
+CASE = "1003579-22.2025.8.26.0564"
+
+
+async def _fetched(world: World) -> tuple[Caller, list[str]]:
+    """Fetch the case; return who did, and the ids of its documents by position."""
+    caller = await world.caller()
+    await caller.get(f"/processes/{CASE}")
+    final = await caller.wait_until_final(CASE)
+    return caller, [one["id"] for one in sorted(final["documents"], key=lambda one: int(one["position"]))]
+
+
+async def test_it_is_plain_text_and_404_where_the_court_has_none(world: World) -> None:
+    caller, ids = await _fetched(world)
+    answers = [await caller.get(f"/documents/{one}/text") for one in ids]
+    there = [answer for answer in answers if answer.status == 200]
+    assert there
+    for answer in there:
+        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert "Texto inventado" in answer.text
+    missing = [answer for answer in answers if answer.status != 200]
+    assert missing
+    for answer in missing:
+        assert (answer.status, answer.json["type"].rpartition("/")[2]) == (404, "text-not-available")
+
+
+async def test_another_clients_document_has_no_text(world: World) -> None:
+    _, ids = await _fetched(world)
+    stranger = await world.caller("other")
+    answer = await stranger.get(f"/documents/{ids[0]}/text")
+    assert (answer.status, answer.json["type"].rpartition("/")[2]) == (404, "not-found")
+
+
+@pytest.mark.parametrize("status", [401, 429, 500, 502, 503])
+async def test_a_portal_that_cannot_serve_now_is_503_with_a_time_to_come_again(
+    world: World, status: int
+) -> None:
+    caller, ids = await _fetched(world)
+    world.portal.outage = status
+    answer = await caller.get(f"/documents/{ids[0]}/text")
+    assert (answer.status, answer.json["type"].rpartition("/")[2]) == (503, "service-unavailable")
+    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+
+
+async def test_what_is_too_secret_is_not_asked_for(world: World) -> None:
+    caller, ids = await _fetched(world)
+    async with world.db.connection() as conn:
+        await conn.execute("update documents set secrecy_level = 5 where id = $1::text::uuid", ids[0])
+    answer = await caller.get(f"/documents/{ids[0]}/text")
+    assert (answer.status, answer.json["type"].rpartition("/")[2]) == (409, "document-not-available")
