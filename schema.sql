@@ -88,6 +88,7 @@ create table clients (
     webhook_secret bytea       not null check (octet_length(webhook_secret) between 24 and 64),
     requests_per_minute integer check (requests_per_minute > 0),  -- null, here and below: as the settings have it
     max_active_jobs     integer check (max_active_jobs > 0),
+    max_secrecy         smallint check (max_secrecy between 0 and 5),
     created_at     timestamptz not null default now()
 );
 

@@ -11,6 +11,7 @@ from yarl import URL
 
 from service.core import cnj
 from service.core.batches import Batch, Item
+from service.core.clients import Client
 from service.core.documents import Document, file_name
 from service.core.events import MOST_DOCUMENTS
 from service.core.jobs import Job
@@ -56,16 +57,22 @@ def body_response(body: bytes, *, status: int = 200, headers: dict[str, str] | N
 
 
 def document_answers(
-    documents: Sequence[Document], *, settings: Settings, storage: Storage, presigned: bool = True
+    documents: Sequence[Document],
+    *,
+    client: Client,
+    settings: Settings,
+    storage: Storage,
+    presigned: bool = True,
 ) -> list[DocumentAnswer]:
-    """Show documents, newest first.
+    """Show documents, newest first; without links what is too secret for the client.
 
     Up to 100 documents carry a presigned `download_url`; above that it is the stable redirect, because
     signing thousands of links would hold up everybody else.
     """
     now = datetime.now(UTC)
     presigned = presigned and len(documents) <= MOST_DOCUMENTS
-    return [_document(document, settings, storage, now if presigned else None) for document in documents]
+    at = now if presigned else None
+    return [_document(document, client, settings, storage, at) for document in documents]
 
 
 def status_answer(
@@ -176,10 +183,11 @@ def without_query(url: str | None) -> str | None:
 
 
 def _document(
-    document: Document, settings: Settings, storage: Storage, now: datetime | None
+    document: Document, client: Client, settings: Settings, storage: Storage, now: datetime | None
 ) -> DocumentAnswer:
     content_url = download_url = None
-    if document.status is DocumentStatus.AVAILABLE and document.object_key is not None:
+    may_have = client.may_have(document.secrecy_level, settings)
+    if may_have and document.status is DocumentStatus.AVAILABLE and document.object_key is not None:
         content_url = download_url = f"{settings.public_url}/documents/{document.id}/content"
         if now is not None:
             name = file_name(document.name, document.object_key)

@@ -80,10 +80,18 @@ async def limit_client(settings: Settings, arguments: argparse.Namespace) -> Non
     print(_limits(client, settings))
 
 
+async def set_secrecy(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Say up to which level of secrecy a client may have documents."""
+    async with db.open_database(settings) as database, database.connection() as conn:
+        client = await clients.set_max_secrecy(conn, arguments.name, arguments.level)
+    print(_limits(client, settings))
+
+
 def _limits(client: Client, settings: Settings) -> str:
     requests = client.requests_per_minute or f"{settings.requests_per_minute} (default)"
     active = client.max_active_jobs or f"{settings.max_active_jobs} (default)"
-    return f"{client.name:20} requests a minute: {requests}  active jobs: {active}"
+    level = f"{settings.max_secrecy} (default)" if client.max_secrecy is None else str(client.max_secrecy)
+    return f"{client.name:20} requests a minute: {requests}  active jobs: {active}  secrecy up to: {level}"
 
 
 def _state(key: clients.ApiKey, now: datetime) -> str:
@@ -99,6 +107,14 @@ def _hours(text: str) -> float:
     if not 0 <= hours <= _MOST_HOURS:
         raise argparse.ArgumentTypeError(f"should be 0 to {_MOST_HOURS}")
     return hours
+
+
+def _level(text: str) -> int | None:
+    if text == "default":
+        return None
+    if text not in tuple("012345"):
+        raise argparse.ArgumentTypeError("should be 0 to 5, or default")
+    return int(text)
 
 
 def _positive(text: str) -> int:
@@ -146,5 +162,12 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     limit.add_argument("--requests-per-minute", type=_positive, help="with each of its keys")
     limit.add_argument("--max-active-jobs", type=_positive, help="jobs that have not ended")
     limit.set_defaults(run=limit_client)
+    # Not one of the limits above: who sets those must not lift this one by leaving it out.
+    secrecy = described.add_parser("secrecy", help="set up to which secrecy a client may have documents")
+    secrecy.add_argument("name")
+    secrecy.add_argument(
+        "level", type=_level, help="0 to 5, or default: AUTOS_MAX_SECRECY, which always holds"
+    )
+    secrecy.set_defaults(run=set_secrecy)
     database = commands.add_parser("db", help="the database").add_subparsers(required=True)
     database.add_parser("upgrade", help="create the schema").set_defaults(run=upgrade)

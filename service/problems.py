@@ -111,6 +111,12 @@ INSUFFICIENT_SCOPE = Problem(
     "The key is not for this",
     "A key with the scope `read` may look; what starts, stops or sends something needs `write`.",
 )
+TOO_SECRET = Problem(
+    "document-too-secret",
+    403,
+    "The document is too secret for you",
+    "Its level of secrecy, or that of its case, is above the one up to which you may have documents.",
+)
 RATE_LIMITED = Problem(
     "rate-limited",
     429,
@@ -163,6 +169,7 @@ CATALOGUE = {
         NOTHING_TO_RETRY,
         TOO_MANY_ACTIVE_JOBS,
         INSUFFICIENT_SCOPE,
+        TOO_SECRET,
         RATE_LIMITED,
         OVERLOADED,
         PAYLOAD_TOO_LARGE,

@@ -50,9 +50,6 @@ PORTUGUESE = {
         "O tribunal não produziu texto deste documento, ou nenhum que se possa obter. O arquivo pode existir "
         "mesmo assim."
     ),
-    "the document is more secret than this system may show": (
-        "o documento tem sigilo maior do que este sistema pode mostrar"
-    ),
     "The file of the document is gone": "O arquivo do documento desapareceu",
     "It was stored and has vanished since. Ask for its process again, and it will be fetched again.": (
         "Ele foi armazenado e depois desapareceu. Solicite o processo novamente e ele será obtido de novo."
@@ -71,6 +68,10 @@ PORTUGUESE = {
     "Clients who ask for one process at the same time share its job, and none of them can cancel it alone.": (
         "Clientes que solicitam o mesmo processo ao mesmo tempo compartilham o job, e nenhum deles pode "
         "cancelá-lo sozinho."
+    ),
+    "The document is too secret for you": "O documento é sigiloso demais para você",
+    "Its level of secrecy, or that of its case, is above the one up to which you may have documents.": (
+        "Seu nível de sigilo, ou o do processo, está acima daquele até o qual você pode ter documentos."
     ),
     "The key is not for this": "A chave não serve para isto",
     "A key with the scope `read` may look; what starts, stops or sends something needs `write`.": (
@@ -125,7 +126,9 @@ PORTUGUESE = {
     "this needs a key with the scope {}": "isto exige uma chave com o escopo {}",
     "the document is {}: {}": "o documento está como {}: {}",
     "it has not been fetched yet": "ele ainda não foi obtido",
-    "no document of the process has been fetched yet": "nenhum documento do processo foi obtido ainda",
+    "there is no document of the process that you may have yet": (
+        "ainda não há documento do processo que você possa ter"
+    ),
     # Numbers of processes.
     "write it as NNNNNNN-DD.AAAA.J.TR.OOOO or as its 20 digits": (
         "escreva-o como NNNNNNN-DD.AAAA.J.TR.OOOO ou com seus 20 dígitos"

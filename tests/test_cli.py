@@ -154,12 +154,27 @@ async def test_a_rotated_key_has_the_scopes_of_the_old_one_which_goes_on_for_its
 async def test_a_clients_limits_are_set_shown_and_taken_away(api: World) -> None:
     await api.caller("acme")
     limited = await run(api.settings, "clients", "limit", "acme", "--requests-per-minute", "60")
-    assert limited.out == "acme                 requests a minute: 60  active jobs: 20000 (default)\n"
+    assert limited.out == (
+        "acme                 requests a minute: 60  active jobs: 20000 (default)"
+        "  secrecy up to: 0 (default)\n"
+    )
     await run(api.settings, "clients", "limit", "acme", "--max-active-jobs", "7")
     assert (await run(api.settings, "clients", "list")).out == (
-        "acme                 requests a minute: 6000 (default)  active jobs: 7\n"
+        "acme                 requests a minute: 6000 (default)  active jobs: 7  secrecy up to: 0 (default)\n"
     )
     unknown = await run(api.settings, "clients", "limit", "nobody")
+    assert (unknown.status, unknown.err) == (1, "autos: there is no client nobody\n")
+
+
+async def test_a_clients_secrecy_is_set_and_taken_away_and_stays_when_limits_change(api: World) -> None:
+    await api.caller("acme")
+    shown = await run(api.settings, "clients", "secrecy", "acme", "3")
+    assert shown.out.endswith("secrecy up to: 3\n")
+    shown = await run(api.settings, "clients", "limit", "acme")
+    assert shown.out.endswith("secrecy up to: 3\n")
+    shown = await run(api.settings, "clients", "secrecy", "acme", "default")
+    assert shown.out.endswith("secrecy up to: 0 (default)\n")
+    unknown = await run(api.settings, "clients", "secrecy", "nobody", "0")
     assert (unknown.status, unknown.err) == (1, "autos: there is no client nobody\n")
 
 
@@ -169,6 +184,7 @@ async def test_a_clients_limits_are_set_shown_and_taken_away(api: World) -> None
         ("keys", "create", "--client", "acme", "--scopes", "admin"),
         ("keys", "rotate", "id", "--grace-hours", "-1"),
         ("clients", "limit", "acme", "--max-active-jobs", "0"),
+        ("clients", "secrecy", "acme", "6"),
     ],
 )
 def test_an_option_out_of_range_is_refused_in_words(

@@ -13,6 +13,7 @@ import asyncpg
 from service.core import signing
 from service.core.db import Connection
 from service.core.errors import KeyRefusedError, NotFoundError
+from service.core.settings import Settings
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PREFIX = "autos_live_"
@@ -34,7 +35,13 @@ class Client:
     webhook_secret: bytes
     requests_per_minute: int | None
     max_active_jobs: int | None
+    max_secrecy: int | None
     scopes: frozenset[str] = frozenset()
+
+    def may_have(self, secrecy_level: int, settings: Settings) -> bool:
+        """Whether it may have what is so secret; its own ceiling never lifts that of the settings."""
+        own = settings.max_secrecy if self.max_secrecy is None else self.max_secrecy
+        return secrecy_level <= min(own, settings.max_secrecy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +223,26 @@ async def set_limits(
     return _client(row)
 
 
+async def set_max_secrecy(conn: Connection, name: str, level: int | None) -> Client:
+    """Say up to which secrecy a client may have documents; None: as the settings have it.
+
+    Raises:
+        NotFoundError: there is no such client.
+    """
+    row = await conn.fetchrow("update clients set max_secrecy = $2 where name = $1 returning *", name, level)
+    if row is None:
+        raise NotFoundError(f"there is no client {name}")
+    return _client(row)
+
+
 def _client(row: asyncpg.Record) -> Client:
     return Client(
-        row["id"], row["name"], row["webhook_secret"], row["requests_per_minute"], row["max_active_jobs"]
+        row["id"],
+        row["name"],
+        row["webhook_secret"],
+        row["requests_per_minute"],
+        row["max_active_jobs"],
+        row["max_secrecy"],
     )
 
 

@@ -23,6 +23,7 @@ class Claimed:
     webhook_url: str
     webhook_secret: bytes
     reference: str | None
+    max_secrecy: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ async def claim(
            where d.id = $1 and s.id = coalesce(d.subscription_id, d.batch_id) and d.status = 'pending'
              and d.next_attempt_at <= now() and (d.claimed_until is null or d.claimed_until < now())
            returning d.id, d.fence, d.event, d.payload, d.rounds, d.next_attempt_at,
-                     s.webhook_url, c.webhook_secret, s.reference""",
+                     s.webhook_url, c.webhook_secret, s.reference, c.max_secrecy""",
         delivery_id,
         timedelta(seconds=hold_s),
         timedelta(seconds=late_s),

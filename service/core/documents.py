@@ -202,11 +202,13 @@ async def get_for_client(conn: Connection, document_id: UUID, client_id: UUID) -
     return _document(row)
 
 
-async def object_keys(conn: Connection, document_ids: Sequence[UUID]) -> dict[UUID, str]:
-    """Return the S3 key of each of these documents that is available."""
+async def object_keys(conn: Connection, document_ids: Sequence[UUID], *, max_secrecy: int) -> dict[UUID, str]:
+    """Return the S3 key of each of these documents that is available, and no more secret than this."""
     rows = await conn.fetch(
-        "select id, object_key from documents where id = any($1::uuid[]) and object_key is not null",
+        """select id, object_key from documents
+           where id = any($1::uuid[]) and object_key is not null and secrecy_level <= $2""",
         document_ids,
+        max_secrecy,
     )
     return {row["id"]: row["object_key"] for row in rows}
 

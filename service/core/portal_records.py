@@ -185,20 +185,20 @@ def read_process(value: object, number: str) -> ProcessRecord:
             "value": course.valorAcao,
             "filed_at": course.dataHoraAjuizamento,
         },
-        documents=list(_documents(course.documentos, number)),
+        documents=list(_documents(course.documentos, number, process.nivelSigilo)),
     )
 
 
-def _documents(listed: list[_Document], number: str) -> Iterator[DocumentRecord]:
+def _documents(listed: list[_Document], number: str, secrecy_level: int) -> Iterator[DocumentRecord]:
     seen = set()
     for document in listed:
-        record = _document(document, number)
+        record = _document(document, number, secrecy_level)
         if record.uuid not in seen:
             seen.add(record.uuid)
             yield record
 
 
-def _document(document: _Document, number: str) -> DocumentRecord:
+def _document(document: _Document, number: str, secrecy_level: int) -> DocumentRecord:
     uuid = _uuid(document.hrefBinario, number)
     file = document.arquivo or _File()
     return DocumentRecord(
@@ -210,7 +210,8 @@ def _document(document: _Document, number: str) -> DocumentRecord:
         type_name=document.tipo.nome if document.tipo else None,
         declared_type=file.tipo,
         declared_bytes=file.tamanho,
-        secrecy_level=document.nivelSigilo,
+        # A document is at least as secret as its case.
+        secrecy_level=max(document.nivelSigilo, secrecy_level),
         filed_at=_time(document.dataHoraJuntada),
         filed_at_raw=document.dataHoraJuntada,
     )

@@ -28,15 +28,13 @@ _AGAIN = {"Retry-After": "5"}
 @Operation(
     "documents",
     {302: None},
-    problems=(problems.NOT_AVAILABLE, problems.GONE),
+    problems=(problems.TOO_SECRET, problems.NOT_AVAILABLE, problems.GONE),
     tells=("Location",),
 )
 async def get_content(request: web.Request) -> web.Response:
     """Redirect to a fresh presigned URL of the document; 410 when its object is not there any more."""
     read_query(request, NoQuery)
-    document_id = path_uuid(request, "document_id")
-    async with request.app[DATABASE].connection() as conn:
-        document = await documents.get_for_client(conn, document_id, request[CLIENT].id)
+    document = await _get(request)
     if document.object_key is None:
         reason = document.error_message or "it has not been fetched yet"
         raise ProblemError(problems.NOT_AVAILABLE, f"the document is {document.status}: {reason}")
@@ -51,20 +49,25 @@ async def get_content(request: web.Request) -> web.Response:
     return web.Response(status=302, headers={"Location": location, "Cache-Control": "no-store"})
 
 
-@Operation("documents", {200: "text/plain"}, problems=(problems.NOT_AVAILABLE, problems.TEXT_NOT_AVAILABLE))
+@Operation("documents", {200: "text/plain"}, problems=(problems.TOO_SECRET, problems.TEXT_NOT_AVAILABLE))
 async def get_text(request: web.Request) -> web.Response:
     """Send the text that the court has made of a document, read from the portal at this moment."""
     read_query(request, NoQuery)
-    document_id = path_uuid(request, "document_id")
-    async with request.app[DATABASE].connection() as conn:
-        document = await documents.get_for_client(conn, document_id, request[CLIENT].id)
-    if document.secrecy_level > request.app[SETTINGS].max_secrecy:
-        raise ProblemError(problems.NOT_AVAILABLE, "the document is more secret than this system may show")
+    document = await _get(request)
     if request.app[TEXTS].locked():
         raise ProblemError(problems.OVERLOADED, headers=_AGAIN)
     async with request.app[TEXTS]:
         text = await _read_text(request, document)
     return web.Response(text=text, content_type="text/plain", headers={"Cache-Control": "private, no-store"})
+
+
+async def _get(request: web.Request) -> Document:
+    document_id = path_uuid(request, "document_id")
+    async with request.app[DATABASE].connection() as conn:
+        document = await documents.get_for_client(conn, document_id, request[CLIENT].id)
+    if not request[CLIENT].may_have(document.secrecy_level, request.app[SETTINGS]):
+        raise ProblemError(problems.TOO_SECRET)
+    return document
 
 
 async def _read_text(request: web.Request, document: Document) -> str:

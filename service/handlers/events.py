@@ -124,7 +124,11 @@ class JobReader:
         for start in range(0, len(changed), _DOCUMENTS_PER_EVENT):
             page = changed[start : start + _DOCUMENTS_PER_EVENT]
             shown = answers.document_answers(
-                page, settings=request.app[SETTINGS], storage=request.app[STORAGE], presigned=False
+                page,
+                client=request[CLIENT],
+                settings=request.app[SETTINGS],
+                storage=request.app[STORAGE],
+                presigned=False,
             )
             await opened.send("documents", answers.encode(DocumentsEvent(documents=shown)))
         # The one id of them all: who loses the connection before it is told of all of them again.

@@ -162,7 +162,9 @@ async def show_status(
     async with app[DATABASE].connection() as conn:
         rows = await documents.list_of_job(conn, job.id) if has_documents else []
         webhook = await subscriptions.webhook_state(conn, job.id, request[CLIENT].id)
-    shown = answers.document_answers(rows, settings=app[SETTINGS], storage=app[STORAGE])
+    shown = answers.document_answers(
+        rows, client=request[CLIENT], settings=app[SETTINGS], storage=app[STORAGE]
+    )
     answer = answers.status_answer(job, shown if has_documents else None, webhook)
     return answers.json_response(answer, status=status, headers=headers)
 

@@ -46,7 +46,9 @@ async def get_process(request: web.Request) -> web.Response:
         job = await jobs.latest_for_client(conn, number, request[CLIENT].id)
         process = await processes.get(conn, number)
         rows = await documents.list_of_job(conn, job.id)
-    shown = answers.document_answers(rows, settings=app[SETTINGS], storage=app[STORAGE])
+    shown = answers.document_answers(
+        rows, client=request[CLIENT], settings=app[SETTINGS], storage=app[STORAGE]
+    )
     prefix = api_prefix(request)
     answer = answers.process_answer(process, job, shown, prefix=prefix)
     return answers.json_response(answer, headers={"Location": f"{prefix}/jobs/{job.id}"})
@@ -81,5 +83,7 @@ async def get_files(request: web.Request) -> web.Response:
     async with app[DATABASE].connection() as conn:
         job = await jobs.latest_for_client(conn, number, request[CLIENT].id)
         rows = await documents.list_of_process(conn, number)
-    shown = answers.document_answers(rows, settings=app[SETTINGS], storage=app[STORAGE])
+    shown = answers.document_answers(
+        rows, client=request[CLIENT], settings=app[SETTINGS], storage=app[STORAGE]
+    )
     return answers.json_response(answers.files_answer(job, shown))

@@ -12,6 +12,7 @@ from service import answers, problems
 from service.archive import Entry, archive
 from service.contract import Operation
 from service.core import cnj, documents, jobs
+from service.core.clients import Client
 from service.core.documents import Document
 from service.core.errors import StorageUnavailableError
 from service.core.jobs import Job
@@ -39,7 +40,7 @@ async def get_manifest(request: web.Request) -> web.Response:
     async with request.app[DATABASE].connection() as conn:
         job = await jobs.get_for_client(conn, path_uuid(request, "job_id"), request[CLIENT].id)
         rows = await documents.list_of_job(conn, job.id)
-    body = answers.encode(_manifest(job, rows[::-1], request.app[SETTINGS]))
+    body = answers.encode(_manifest(job, rows[::-1], request[CLIENT], request.app[SETTINGS]))
     # Of the bytes, since a document can be found missing after its job has ended.
     headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"', "Cache-Control": "private, no-cache"}
     if is_known(request, headers["ETag"]):
@@ -60,9 +61,14 @@ async def get_archive(request: web.Request) -> web.StreamResponse:
     async with request.app[DATABASE].connection() as conn:
         job = await jobs.latest_for_client(conn, number, request[CLIENT].id)
         rows = await documents.list_of_job(conn, job.id)
-    there = [row for row in rows[::-1] if row.object_key is not None]
+    may_have, settings = request[CLIENT].may_have, request.app[SETTINGS]
+    there = [
+        row for row in rows[::-1] if row.object_key is not None and may_have(row.secrecy_level, settings)
+    ]
     if not there:
-        raise ProblemError(problems.NOT_AVAILABLE, "no document of the process has been fetched yet")
+        raise ProblemError(
+            problems.NOT_AVAILABLE, "there is no document of the process that you may have yet"
+        )
     if request.app[ARCHIVES].locked():
         raise ProblemError(problems.OVERLOADED, headers={"Retry-After": _RETRY_AFTER_S})
     async with request.app[ARCHIVES]:
@@ -109,7 +115,7 @@ def _file(request: web.Request, ordinal: int, count: int, row: Document) -> Entr
     )
 
 
-def _manifest(job: Job, rows: Sequence[Document], settings: Settings) -> ManifestAnswer:
+def _manifest(job: Job, rows: Sequence[Document], client: Client, settings: Settings) -> ManifestAnswer:
     return ManifestAnswer(
         process_number=cnj.mask(job.process_number),
         job_id=job.id,
@@ -117,12 +123,15 @@ def _manifest(job: Job, rows: Sequence[Document], settings: Settings) -> Manifes
         sequence=job.sequence,
         total_documents=len(rows),
         total_bytes=sum(row.size_bytes or 0 for row in rows),
-        documents=[_entry(ordinal, row, len(rows), settings) for ordinal, row in enumerate(rows, start=1)],
+        documents=[
+            _entry(ordinal, row, len(rows), client, settings) for ordinal, row in enumerate(rows, start=1)
+        ],
     )
 
 
-def _entry(ordinal: int, row: Document, count: int, settings: Settings) -> ManifestEntry:
+def _entry(ordinal: int, row: Document, count: int, client: Client, settings: Settings) -> ManifestEntry:
     is_there = row.status is DocumentStatus.AVAILABLE
+    may_have = is_there and client.may_have(row.secrecy_level, settings)
     suffix = row.object_key.rpartition(".")[2] if row.object_key else ""
     return ManifestEntry(
         id=row.id,
@@ -136,6 +145,6 @@ def _entry(ordinal: int, row: Document, count: int, settings: Settings) -> Manif
         mime_type=row.media_type if is_there else None,
         sha256=row.sha256.hex() if is_there and row.sha256 else None,
         filed_at=row.filed_at,
-        content_url=f"{settings.public_url}/documents/{row.id}/content" if is_there else None,
+        content_url=f"{settings.public_url}/documents/{row.id}/content" if may_have else None,
         error_code=row.error_code,
     )

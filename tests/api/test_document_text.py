@@ -45,11 +45,3 @@ async def test_a_portal_that_cannot_serve_now_is_503_with_a_time_to_come_again(
     answer = await caller.get(f"/documents/{ids[0]}/text")
     assert (answer.status, answer.json["type"].rpartition("/")[2]) == (503, "service-unavailable")
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
-
-
-async def test_what_is_too_secret_is_not_asked_for(world: World) -> None:
-    caller, ids = await _fetched(world)
-    async with world.db.connection() as conn:
-        await conn.execute("update documents set secrecy_level = 5 where id = $1::text::uuid", ids[0])
-    answer = await caller.get(f"/documents/{ids[0]}/text")
-    assert (answer.status, answer.json["type"].rpartition("/")[2]) == (409, "document-not-available")

@@ -87,3 +87,9 @@ def test_one_document_listed_twice_is_one_document() -> None:
 def test_no_party_is_kept() -> None:
     record = read_process(process_object(NUMBER), NUMBER)
     assert set(record.metadata) == {"court_name", "degree", "instance", "value", "filed_at"}
+
+
+def test_a_document_is_at_least_as_secret_as_its_case() -> None:
+    described = deepcopy(dict(process_object(NUMBER)))
+    described["nivelSigilo"] = "SIGILO_MEDIO"
+    assert {one.secrecy_level for one in read_process(described, NUMBER).documents} == {3}

@@ -26,7 +26,7 @@ MASKED = "1003579-22.2025.8.26.0564"
 
 def _claimed(rounds: int = 0) -> Claimed:
     url = "https://hooks.example.com/"
-    return Claimed(uuid4(), 1, "job.completed", {}, rounds, datetime.now(UTC), url, b"x" * 32, None)
+    return Claimed(uuid4(), 1, "job.completed", {}, rounds, datetime.now(UTC), url, b"x" * 32, None, None)
 
 
 def _answered(status: int, retry_after_s: float | None = None) -> Try:
