@@ -1,6 +1,7 @@
 """PostgreSQL: the pool, its time-outs, and the schema."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ else:
     Pool = asyncpg.Pool
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 _CONNECT_TIMEOUT_S = 2.0
@@ -85,7 +88,9 @@ class Database:
             conn.terminate()
             raise
         finally:
-            await asyncio.shield(self._pool.release(conn, timeout=_CONNECT_TIMEOUT_S))
+            release = asyncio.ensure_future(self._pool.release(conn, timeout=_CONNECT_TIMEOUT_S))
+            release.add_done_callback(_look_at_its_end)
+            await asyncio.shield(release)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -177,6 +182,12 @@ def schema_path() -> Path:
     package = Path(__file__).resolve().parents[1]
     installed = package / "schema.sql"
     return installed if installed.exists() else package.parent / "schema.sql"
+
+
+def _look_at_its_end(release: "asyncio.Future[None]") -> None:
+    """Note a release that failed after everybody who waited for it was cancelled; the pool has dropped it."""
+    if not release.cancelled() and (error := release.exception()):
+        log.info("a connection was not given back in good order: %s", type(error).__name__)
 
 
 async def _init_connection(conn: Connection) -> None:

@@ -1,6 +1,7 @@
 """What PostgreSQL can do to a statement: each is a 503 that loses nothing, or is done again."""
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -14,7 +15,7 @@ from service.core.db import Connection, Database, open_database
 from service.core.errors import DatabaseConflictError, DatabaseUnavailableError
 from service.sandbox.postgres import open_postgres
 from tests.conftest import MakeSettings
-from tests.faults.proxy import open_proxy
+from tests.faults.proxy import Mood, open_proxy
 from tests.faults.test_backends_away import port_of, with_port
 from tests.world import World, open_world
 
@@ -185,3 +186,41 @@ async def test_a_pool_whose_every_connection_was_ended_serves_again_by_itself(
                         break
                 except DatabaseUnavailableError:
                     await asyncio.sleep(0.05)
+
+
+async def test_a_connection_that_cannot_be_given_back_leaves_no_task_unheard(
+    empty: None, make_settings: MakeSettings, database_url: str
+) -> None:
+    """A statement timed out, its cancellation gets no answer, and who waits for that is cancelled."""
+    unheard = list[dict[str, object]]()
+    loop = asyncio.get_running_loop()
+    async with open_proxy(port_of(database_url)) as proxy:
+        settings = make_settings(database_url=with_port(database_url, proxy.port))
+        async with open_database(settings) as db:
+            is_timed_out = asyncio.Event()
+
+            async def use() -> None:
+                async with db.connection() as conn:
+                    await proxy.set_mood(Mood.SILENT)
+                    try:
+                        await conn.execute("select pg_sleep(30)", timeout=0.1)
+                    except TimeoutError:
+                        is_timed_out.set()
+
+            loop.set_exception_handler(lambda _, said: unheard.append(said))
+            try:
+                using = asyncio.create_task(use())
+                await is_timed_out.wait()
+                await asyncio.sleep(0)  # into the release
+                using.cancel()
+                with suppress(asyncio.CancelledError):
+                    await using
+                releases = [one for one in asyncio.all_tasks() if "Pool.release" in repr(one)]
+                assert len(releases) == 1
+                await asyncio.wait(releases)
+                del releases, using
+                gc.collect()
+            finally:
+                loop.set_exception_handler(None)
+                await proxy.set_mood(Mood.THROUGH)
+    assert unheard == []
