@@ -46,6 +46,7 @@ from service.keys import (
     SETTINGS,
     STORAGE,
     TEXTS,
+    TURNS,
 )
 from service.load import Load
 from service.middleware import answer_problems, authenticate, shed_load
@@ -77,6 +78,7 @@ def create_app(settings: Settings) -> web.Application:
     app[DRAINING] = asyncio.Event()
     app[LOAD] = Load(settings.max_requests)
     app[ARCHIVES] = asyncio.Semaphore(_MOST_ARCHIVES)
+    app[TURNS] = asyncio.Semaphore(settings.database_pool_size)
     app[TEXTS] = asyncio.Semaphore(_MOST_TEXTS)
     app.cleanup_ctx.extend(
         [

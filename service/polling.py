@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from aiohttp import web
 from service.core.batches import Batch
 from service.core.db import Connection
 from service.core.jobs import Job
-from service.keys import DATABASE, DRAINING, LOAD, NEWS
+from service.keys import DATABASE, DRAINING, LOAD, NEWS, TURNS
 
 LONGEST_WAIT_S = 60
 _LONGEST_RETRY_AFTER_S = 30
@@ -56,7 +57,8 @@ async def _read_when_changed(
     while True:
         # Read before waiting: it may have changed before we began to listen.
         news.clear()
-        found = await _read(request, find)
+        async with _turn(request):
+            found = await _read(request, find)
         if (found.id, found.sequence) != (known.id, known.sequence) or draining.is_set():
             return found
         try:
@@ -65,6 +67,18 @@ async def _read_when_changed(
                     await news.wait()
         except TimeoutError:
             return found
+
+
+@asynccontextmanager
+async def _turn(request: web.Request) -> AsyncIterator[None]:
+    """Take turns at the database: thousands who are woken by one change would all be too late for it."""
+    turns = request.app[TURNS]
+    with request.app[LOAD].parked():
+        await turns.acquire()
+    try:
+        yield
+    finally:
+        turns.release()
 
 
 async def _read(request: web.Request, find: Find[T]) -> T:
