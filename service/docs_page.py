@@ -32,7 +32,9 @@ h3 b {{ color: var(--link); margin-right: .75rem }}
 h4 {{ margin: 1rem 0 .25rem; font-size: .8rem; text-transform: uppercase; letter-spacing: .05em;
   color: var(--dim) }}
 code {{ font: .9em ui-monospace, monospace; overflow-wrap: anywhere }}
-.table {{ overflow-x: auto }}
+.table, pre {{ overflow-x: auto }}
+pre {{ font: .85rem/1.45 ui-monospace, monospace; background: var(--soft);
+  padding: .75rem; border-radius: .4rem }}
 table {{ border-collapse: collapse; width: 100%; font-size: .925rem }}
 th, td {{ text-align: left; vertical-align: top; padding: .35rem 1rem .35rem 0;
   border-bottom: 1px solid var(--line); font-weight: inherit }}
@@ -139,7 +141,11 @@ def _schema(name: str, said: Json) -> str:
     )
     what = "" if said.get("properties") else f"<p>{_type(said)}</p>"
     head = f'<section id="{escape(name)}"><h3>{escape(name)}</h3><p>{_text(said.get("description", ""))}</p>'
-    return f"{head}{what}{_table('', members)}</section>"
+    examples = "".join(
+        f"<h4>Example</h4><pre>{escape(json.dumps(one, indent=2, ensure_ascii=False))}</pre>"
+        for one in said.get("examples", ())
+    )
+    return f"{head}{what}{_table('', members)}{examples}</section>"
 
 
 def _type(schema: Json) -> str:

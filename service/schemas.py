@@ -127,6 +127,23 @@ class JobOptions(Request):
 class JobRequest(JobOptions):
     """The body of `POST /jobs`, and a line of an NDJSON batch."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"process_number": "1003579-22.2025.8.26.0564"},
+                {
+                    "process_number": "1003579-22.2025.8.26.0564",
+                    "webhook_url": "https://hooks.example.com/autos",
+                    "priority": "high",
+                    "reference": "client 4711",
+                    "deadline_s": 86400,
+                    "max_age_s": 3600,
+                    "filter": {"types": ["sentença"], "filed_from": "2026-01-01"},
+                },
+            ]
+        }
+    )
+
     process_number: Number
 
 
@@ -141,6 +158,18 @@ class BatchQuery(Request):
 
 class BatchRequest(JobOptions, BatchQuery):
     """The body of `POST /jobs/batch`: the options go for each process."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "process_numbers": ["1003579-22.2025.8.26.0564", "9000003-16.2025.8.26.0100"],
+                    "batch_webhook_url": "https://hooks.example.com/batches",
+                    "batch_reference": "July",
+                }
+            ]
+        }
+    )
 
     process_numbers: list[Number] = Field(min_length=1, max_length=MOST_IN_A_BATCH)
 
@@ -176,11 +205,19 @@ class JobListQuery(Request):
 class RetryRequest(Request):
     """The body of `POST /jobs/{id}/retry`, which may be left out."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"webhook_url": "https://hooks.example.com/autos"}]}
+    )
+
     webhook_url: str | None = None
 
 
 class WebhookRequest(Request):
     """The body (or query) of the webhook tools."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"webhook_url": "https://hooks.example.com/autos"}]}
+    )
 
     webhook_url: str = Field(validation_alias=AliasChoices("webhook_url", "url"))
 

@@ -52,6 +52,32 @@ class EventDocument(BaseModel):
 class JobEvent(Event):
     """A job has ended, and how."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "job.partial",
+                    "timestamp": "2026-03-02T12:00:03Z",
+                    "process_number": "9000003-16.2025.8.26.0100",
+                    "job_id": "3ae81e9f-263d-4aea-8ba6-a6aae79982ce",
+                    "sequence": 7,
+                    "status": "partial",
+                    "total_documents": 2,
+                    "completed_documents": 1,
+                    "failed_documents": 1,
+                    "progress_percentage": 100.0,
+                    "created_at": "2026-03-02T12:00:00Z",
+                    "completed_at": "2026-03-02T12:00:03Z",
+                    "error_code": None,
+                    "error_message": None,
+                    "documents": [],
+                    "reference": "client 4711",
+                    "documents_url": "https://autos.example/processes/9000003-16.2025.8.26.0100/files",
+                }
+            ]
+        }
+    )
+
     type: Literal["job.completed", "job.partial", "job.failed", "job.cancelled"]
     process_number: str
     job_id: UUID
@@ -77,6 +103,27 @@ class JobEvent(Event):
 class BatchEvent(Event):
     """The last job of a batch has ended."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "batch.finished",
+                    "timestamp": "2026-03-02T12:00:09Z",
+                    "batch_id": "5b0d4c0e-8f57-4c5d-9a38-0a3d6f2b7f10",
+                    "total_processes": 3,
+                    "refused_processes": 1,
+                    "jobs": {"completed": 1, "failed": 1},
+                    "total_documents": 26,
+                    "completed_documents": 26,
+                    "failed_documents": 0,
+                    "created_at": "2026-03-02T12:00:00Z",
+                    "finished_at": "2026-03-02T12:00:09Z",
+                    "reference": "July",
+                }
+            ]
+        }
+    )
+
     type: Literal["batch.finished"]
     batch_id: UUID
     total_processes: int
@@ -93,6 +140,18 @@ class BatchEvent(Event):
 
 class TestEvent(Event):
     """A test that a client asked for: nothing happened."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "webhook.test",
+                    "timestamp": "2026-03-02T12:00:00Z",
+                    "message": "a test of Autos: nothing happened",
+                }
+            ]
+        }
+    )
 
     type: Literal["webhook.test"]
     message: str

@@ -22,6 +22,7 @@ from service.problems import CATALOGUE
 from service.sandbox.cases import Special, special_number
 from service.webhook_schemas import EVENTS
 from tests.conftest import MakeSettings
+from tests.contract import Contract
 from tests.receiver import Receiver
 from tests.world import World, open_world
 
@@ -80,6 +81,21 @@ def test_operations_and_parameters_say_what_they_are(app: web.Application) -> No
             for parameter in operation["parameters"]:
                 assert parameter["description"], (operation["operationId"], parameter["name"])
     assert len(ids) == len(set(ids))
+
+
+def test_every_body_and_every_event_has_an_example_that_is_as_described(app: web.Application) -> None:
+    described: dict[str, Any] = orjson.loads(orjson.dumps(app[OPENAPI]))
+    contract = Contract("", described)
+    sent = [one["post"] for one in described["webhooks"].values()]
+    asked = [one for methods in described["paths"].values() for one in methods.values()]
+    bodies = [
+        one["requestBody"]["content"]["application/json"] for one in [*sent, *asked] if "requestBody" in one
+    ]
+    models = {one["schema"]["$ref"].rpartition("/")[2] for one in bodies if "$ref" in one["schema"]}
+    assert len(models) >= 7
+    for model in models:
+        for example in described["components"]["schemas"][model]["examples"]:
+            contract.validate(model, example)
 
 
 async def test_it_is_served_without_a_key_and_as_a_page_that_needs_nothing_else(api: World) -> None:
