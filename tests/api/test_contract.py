@@ -130,6 +130,9 @@ async def test_no_request_made_from_it_is_answered_in_another_way_than_it_says(
     settings = make_settings(requests_per_minute=1_000_000)
     async with open_world(settings) as world:
         caller = await world.caller()
+        async with world.http.get(f"{world.base_url}/openapi.json") as response:
+            paths = (await response.json())["paths"]
+        operations = [one for methods in paths.values() for one in methods]
         status, out = await _run_module(
             *("schemathesis.cli", "--config-file", str(TRIALS), "run"),
             *(f"{world.base_url}/openapi.json", "--header", f"Authorization: Bearer {caller.key}"),
@@ -138,7 +141,10 @@ async def test_no_request_made_from_it_is_answered_in_another_way_than_it_says(
             cwd=tmp_path,
         )
     assert status == 0, out
-    assert "Tested: 20" in out
+    # All but the three that the file of the trials leaves out, with its reasons.
+    tested = re.search(r"Tested: (\d+)", out)
+    assert tested, out
+    assert int(tested[1]) == len(operations) - 3
 
 
 async def test_a_client_generated_from_it_goes_all_the_way(
