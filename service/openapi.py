@@ -19,7 +19,7 @@ from pydantic.json_schema import models_json_schema
 from service import __version__, problems, webhook_schemas
 from service.contract import Content, Operation
 from service.problems import CATALOGUE, Problem, ProblemError, problem_body
-from service.schemas import NoQuery, ProblemAnswer
+from service.schemas import ProblemAnswer
 from service.streams import EVENT_STREAM
 
 Json = dict[str, Any]
@@ -143,20 +143,16 @@ def _path_parameters(path: str) -> list[Json]:
 
 def _query(said: Operation) -> list[Json]:
     schema = said.query.model_json_schema()
-    return (
-        [
-            {
-                "name": name,
-                "in": "query",
-                "required": name in schema.get("required", ()),
-                "description": described.get("description", ""),
-                "schema": _without_null(described),
-            }
-            for name, described in schema["properties"].items()
-        ]
-        if said.query is not NoQuery
-        else []
-    )
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "description": described["description"],
+            "schema": _without_null(described),
+        }
+        for name, described in schema.get("properties", {}).items()
+    ]
 
 
 def _without_null(schema: Json) -> Json:
