@@ -136,7 +136,7 @@ async def test_no_request_made_from_it_is_answered_in_another_way_than_it_says(
         status, out = await _run_module(
             *("schemathesis.cli", "--config-file", str(TRIALS), "run"),
             *(f"{world.base_url}/openapi.json", "--header", f"Authorization: Bearer {caller.key}"),
-            *("--phases", "examples,coverage,fuzzing", "--max-time", "45", "--continue-on-failure"),
+            *("--phases", "examples,coverage,fuzzing", "--max-time", "30", "--continue-on-failure"),
             "--no-color",
             cwd=tmp_path,
         )
