@@ -69,9 +69,7 @@ def document_answers(
     Up to 100 documents carry a presigned `download_url`; above that it is the stable redirect, because
     signing thousands of links would hold up everybody else.
     """
-    now = datetime.now(UTC)
-    presigned = presigned and len(documents) <= MOST_DOCUMENTS
-    at = now if presigned else None
+    at = datetime.now(UTC) if presigned and len(documents) <= MOST_DOCUMENTS else None
     return [_document(document, client, settings, storage, at) for document in documents]
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from service.problems import Problem
-from service.schemas import NoQuery, Request
+from service.request_schemas import NoQuery, Request
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -10,7 +10,7 @@ import orjson
 
 from service import problems
 from service.problems import ProblemError
-from service.schemas import Request
+from service.request_schemas import Request
 
 Position = tuple[datetime, UUID]
 """The time and the id of the last row of a page."""

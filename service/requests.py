@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from service import problems
 from service.problems import ProblemError
-from service.schemas import Request
+from service.request_schemas import Request
 from service.words import preferred_language
 
 R = TypeVar("R", bound=Request)

@@ -40,8 +40,7 @@ class Client:
 
     def may_have(self, secrecy_level: int, settings: Settings) -> bool:
         """Whether it may have what is so secret; its own ceiling never lifts that of the settings."""
-        own = settings.max_secrecy if self.max_secrecy is None else self.max_secrecy
-        return secrecy_level <= min(own, settings.max_secrecy)
+        return secrecy_level <= settings.secrecy_ceiling(self.max_secrecy)
 
 
 @dataclass(frozen=True, slots=True)

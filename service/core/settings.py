@@ -132,6 +132,10 @@ class Settings(BaseSettings):
     log_json: bool = False
     log_level: str = "INFO"
 
+    def secrecy_ceiling(self, own: int | None) -> int:
+        """Return up to which secrecy a client with a ceiling of its own, or none, may have documents."""
+        return self.max_secrecy if own is None else min(own, self.max_secrecy)
+
     @field_validator(
         "portal_redirect_hosts",
         "job_retry_delays_s",

@@ -12,8 +12,9 @@ from service.keys import CLIENT, DATABASE
 from service.load import Kind
 from service.middleware import taken_as
 from service.polling import asked_wait_s, find_awaited, is_known, polling_headers
+from service.request_schemas import StatusQuery
 from service.requests import read_query
-from service.schemas import BatchAnswer, BatchSummaryAnswer, StatusQuery
+from service.schemas import BatchAnswer, BatchSummaryAnswer
 
 
 @Operation(

@@ -16,8 +16,8 @@ from service.core.storage import Storage
 from service.handlers.jobs import path_uuid
 from service.keys import CLIENT, DATABASE, PORTAL, PORTAL_LIMIT, SETTINGS, STORAGE, TEXTS
 from service.problems import ProblemError
+from service.request_schemas import NoQuery
 from service.requests import read_query
-from service.schemas import NoQuery
 
 _LOOK_TIMEOUT_S = 2.0
 _TEXT_TIMEOUT_S = 20.0

@@ -22,8 +22,9 @@ from service.handlers.jobs import path_uuid
 from service.keys import CLIENT, DATABASE, DRAINING, LOAD, NEWS, SETTINGS, STORAGE
 from service.load import Kind
 from service.middleware import stream, taken_as
+from service.request_schemas import StreamQuery
 from service.requests import read_query
-from service.schemas import DocumentsEvent, StreamQuery
+from service.schemas import DocumentsEvent
 from service.streams import EVENT_STREAM, SILENCE_S, Stream, last_event_id, open_stream
 
 _DOCUMENTS_PER_EVENT = 100

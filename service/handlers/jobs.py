@@ -19,8 +19,9 @@ from service.keys import CLIENT, DATABASE, QUEUE, SETTINGS, STORAGE
 from service.load import Kind
 from service.middleware import taken_as
 from service.polling import Find, Tag, asked_wait_s, find_awaited, is_known, polling_headers
+from service.request_schemas import JobListQuery, NoQuery, StatusQuery
 from service.requests import read_query
-from service.schemas import JobListAnswer, JobListQuery, NoQuery, StatusAnswer, StatusQuery, SummaryAnswer
+from service.schemas import JobListAnswer, StatusAnswer, SummaryAnswer
 
 MOST_IDS = 200
 

@@ -10,17 +10,9 @@ from service.handlers.submissions import submit
 from service.keys import CLIENT, DATABASE, SETTINGS, STORAGE
 from service.load import Kind
 from service.middleware import need_scope, taken_as
+from service.request_schemas import JobOptions, NoQuery, ProcessQuery, StatusQuery
 from service.requests import read_query
-from service.schemas import (
-    FilesAnswer,
-    JobOptions,
-    NoQuery,
-    ProcessAnswer,
-    ProcessQuery,
-    StatusAnswer,
-    StatusQuery,
-    SummaryAnswer,
-)
+from service.schemas import FilesAnswer, ProcessAnswer, StatusAnswer, SummaryAnswer
 
 
 @Operation(

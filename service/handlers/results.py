@@ -23,8 +23,9 @@ from service.handlers.jobs import path_uuid
 from service.keys import ARCHIVES, CLIENT, DATABASE, SETTINGS, STORAGE
 from service.polling import is_known
 from service.problems import ProblemError
+from service.request_schemas import NoQuery
 from service.requests import read_query
-from service.schemas import ManifestAnswer, ManifestEntry, NoQuery
+from service.schemas import ManifestAnswer, ManifestEntry
 
 _RETRY_AFTER_S = "10"
 # Who takes nothing for so long is let go.

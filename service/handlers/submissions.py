@@ -24,6 +24,15 @@ from service.handlers.jobs import api_prefix, path_uuid
 from service.keys import CLIENT, DATABASE, QUEUE, SETTINGS
 from service.middleware import translate
 from service.problems import ProblemError, problem_body
+from service.request_schemas import (
+    MOST_IN_A_BATCH,
+    BatchQuery,
+    BatchRequest,
+    JobOptions,
+    JobRequest,
+    NoQuery,
+    RetryRequest,
+)
 from service.requests import (
     asked_language,
     idempotency_key,
@@ -33,17 +42,7 @@ from service.requests import (
     read_lines,
     read_query,
 )
-from service.schemas import (
-    MOST_IN_A_BATCH,
-    BatchAnswer,
-    BatchQuery,
-    BatchRequest,
-    JobOptions,
-    JobRequest,
-    NoQuery,
-    RetryRequest,
-    SummaryAnswer,
-)
+from service.schemas import BatchAnswer, SummaryAnswer
 
 _POLL_AGAIN_S = "1"
 # The workers begin with so many jobs of a request; the sweep rings for the others a moment later.

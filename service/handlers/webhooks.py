@@ -15,16 +15,9 @@ from service.core.outbound import DeliveryFailedError, OutboundPolicy, parse_des
 from service.core.sending import send
 from service.handlers.submissions import checked_webhook_url
 from service.keys import CLIENT, OUTBOUND, SETTINGS
+from service.request_schemas import NoQuery, WebhookQuery, WebhookRequest
 from service.requests import read_json, read_object, read_query
-from service.schemas import (
-    ConnectivityAnswer,
-    EchoAnswer,
-    NoQuery,
-    SendTestAnswer,
-    ValidateAnswer,
-    WebhookQuery,
-    WebhookRequest,
-)
+from service.schemas import ConnectivityAnswer, EchoAnswer, SendTestAnswer, ValidateAnswer
 
 _TEST_TIMEOUT_S = 15.0
 

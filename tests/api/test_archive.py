@@ -3,11 +3,14 @@
 import asyncio
 import hashlib
 import io
+import tracemalloc
 import zipfile
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
 
+from service.archive import Entry, archive
 from service.sandbox.cases import Special, expected_documents, special_number
 from tests.api.test_bad_input import assert_problem
 from tests.world import Caller, World
@@ -86,3 +89,24 @@ async def test_a_storage_that_is_away_is_a_503_as_long_as_nothing_was_sent(world
     async with world.db.connection() as conn:
         await conn.execute("update documents set object_key = object_key || '.gone'")
     assert_problem(await caller.get(PATH), 503, "service-unavailable")
+
+
+async def test_memory_does_not_grow_with_the_archive() -> None:
+    chunk, count = b"x" * 2**20, 64
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield chunk
+
+    sha256 = hashlib.sha256(chunk * count).digest()
+    entries = [Entry(name, count * len(chunk), sha256, None, chunks) for name in ("first.pdf", "second.pdf")]
+    received = 0
+    tracemalloc.start()
+    try:
+        async for part in archive(entries):
+            received += len(part)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert received > 2 * count * len(chunk)
+    assert peak_bytes < 4 * len(chunk)

@@ -168,7 +168,6 @@ async def test_a_client_generated_from_it_goes_all_the_way(
     )
     assert status == 0, out
     monkeypatch.syspath_prepend(tmp_path)
-    generated = _Generated()
     models = generated("models")
     async with generated("client").AuthenticatedClient(base_url=world.base_url, token=caller.key) as client:
         body = models.JobRequest(process_number=CASE, reference="mine")
@@ -190,6 +189,6 @@ async def test_a_client_generated_from_it_goes_all_the_way(
         assert problem.type_.endswith("/problems/invalid-process-number")
 
 
-class _Generated:
-    def __call__(self, name: str) -> Any:
-        return importlib.import_module(f"autos_client.{name}")
+def generated(name: str) -> Any:
+    """Return a module of the generated client."""
+    return importlib.import_module(f"autos_client.{name}")

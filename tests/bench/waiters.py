@@ -27,6 +27,9 @@ from service.sandbox.s3 import open_s3
 
 CASE = "1003579-22.2025.8.26.0564"
 _AT_ONCE = 100
+_BETWEEN_S = 0.1
+# Long enough for the last to have come, and for the processor time of callers who only wait.
+_CALM_S = 5.0
 
 
 async def main(count: int) -> None:
@@ -84,11 +87,11 @@ async def _measure(http: aiohttp.ClientSession, pid: int, count: int) -> None:
         for number in range(count):
             waiting.create_task(call())
             if number % _AT_ONCE == _AT_ONCE - 1:
-                await asyncio.sleep(0.1)
-        await asyncio.sleep(5)
+                await asyncio.sleep(_BETWEEN_S)
+        await asyncio.sleep(_CALM_S)
         taken_bytes = _resident_bytes(pid) - idle_bytes
         calm_s = _cpu_s(pid)
-        await asyncio.sleep(5)
+        await asyncio.sleep(_CALM_S)
         calm_s = _cpu_s(pid) - calm_s
         changed_at = time.perf_counter()
         async with http.post(f"/jobs/{job_id}/cancel") as response:
@@ -98,7 +101,7 @@ async def _measure(http: aiohttp.ClientSession, pid: int, count: int) -> None:
     print(f"all of them had come after:                    {changed_at - begun:>8.1f} s")
     print(f"resident memory of the API, idle:              {idle_bytes / 2**20:>8.1f} MiB")
     print(f"more of it for each caller:                    {taken_bytes / count / 1024:>8.1f} KiB")
-    print(f"its processor time while they wait:            {calm_s / 5 * 100:>8.1f} %")
+    print(f"its processor time while they wait:            {calm_s / _CALM_S * 100:>8.1f} %")
     print(f"answered after the change, p50:                {statistics.median(late_ms):>8.0f} ms")
     print(f"                           p99:                {late_ms[int(count * 0.99) - 1]:>8.0f} ms")
     print(f"                           last:               {late_ms[-1]:>8.0f} ms")
@@ -112,7 +115,7 @@ async def _api(environ: dict[str, str], port: int) -> AsyncIterator[int]:
     try:
         async with aiohttp.ClientSession() as http, asyncio.timeout(20):
             while not await _lives(http, port):
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(_BETWEEN_S)
         yield process.pid
     finally:
         process.terminate()

@@ -29,8 +29,7 @@ async def deliver(context: Context, delivery_id: UUID) -> None:
         if claimed is None:
             return
         ids = [UUID(item["id"]) for item in claimed.payload.get("documents", ())]
-        own = settings.max_secrecy if claimed.max_secrecy is None else claimed.max_secrecy
-        most = min(own, settings.max_secrecy)
+        most = settings.secrecy_ceiling(claimed.max_secrecy)
         object_keys = await documents.object_keys(conn, ids, max_secrecy=most)
     crash_point("delivery.claimed")
     body = events.body(

@@ -1,0 +1,227 @@
+"""What goes in: the queries and bodies of requests."""
+
+import re
+from datetime import date
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import (
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from service.core.states import Priority
+
+MOST_IN_A_BATCH = 1000
+
+Reference = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""A caller's own name for what it asks for."""
+
+TypeName = Annotated[str, Field(min_length=1, max_length=200)]
+Number = Annotated[
+    str, Field(max_length=64, description="The CNJ number.", examples=["1003579-22.2025.8.26.0564"])
+]
+
+
+def _is_written_out(value: object) -> object:
+    """Refuse the numbers that pydantic would take for a time, too."""
+    if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value):
+        return value
+    raise PydanticCustomError("written_out", "should be written as RFC 3339 has it")
+
+
+Day = Annotated[date, BeforeValidator(_is_written_out)]
+Time = Annotated[AwareDatetime, BeforeValidator(_is_written_out)]
+
+
+class Request(BaseModel):
+    """A body or query; unknown members are refused, since a misspelt option would be lost in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ProcessQuery(Request):
+    """The query of `GET /processes/{number}`."""
+
+    auto_download: bool = True
+    """Whether to see to it that the documents come in; without it only what is known is answered."""
+    webhook_url: str | None = None
+    """Told when the job is final."""
+    force_refresh: bool = False
+    """Ask the court again, however fresh what we have is."""
+
+
+class NoQuery(Request):
+    """For routes that take no query."""
+
+
+class StatusQuery(Request):
+    """The query of everything that shows a job; `wait` in seconds."""
+
+    wait: int | None = Field(None, ge=0, le=60)
+    """Answer as soon as there is news, after so many seconds at the latest."""
+    fields: Literal["all", "summary"] = "all"
+    """`summary` leaves out the list."""
+
+
+class DocumentFilter(Request):
+    """Which documents a job brings in: those that fit everything given; days are days in Brasília, included.
+
+    `types` are the court's names of types, in upper or lower case; `ids` are ids of ours or the portal's.
+    """
+
+    types: list[TypeName] | None = Field(None, min_length=1, max_length=50)
+    filed_from: Day | None = None
+    filed_until: Day | None = None
+    ids: list[UUID] | None = Field(None, min_length=1, max_length=1000)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.filters() == [{}]:
+            raise PydanticCustomError("empty_filter", "should name types, days or ids")
+        if self.filed_from and self.filed_until and self.filed_until < self.filed_from:
+            raise PydanticCustomError("empty_period", "filed_until should not be before filed_from")
+        return self
+
+    def filters(self) -> list[dict[str, Any]]:
+        """Return the filter as a job has it."""
+        found = self.model_dump(mode="json", exclude_none=True)
+        if self.types:
+            found["types"] = sorted({name.lower() for name in self.types})
+        return [found]
+
+
+class JobOptions(Request):
+    """What can be said of a job that is asked for; times in seconds."""
+
+    webhook_url: str | None = None
+    """Told when the job is final."""
+    force_refresh: bool = False
+    """Ask the court again, however fresh what we have is."""
+    max_age_s: int | None = Field(None, ge=0, le=31_536_000)
+    """How old what we have may be; older than that the court is asked again."""
+    deadline_s: int | None = Field(None, ge=1, le=604_800)
+    """When to give up: the job ends then, with what there is."""
+    priority: Priority = Priority.NORMAL
+    """Jobs of a higher one go first; within one, clients take turns."""
+    reference: Reference | None = None
+    """Your own name for the job, shown wherever the job is."""
+    filter: DocumentFilter | None = None
+    """Which documents to bring in; without it all."""
+
+    @model_validator(mode="after")
+    def _is_of_one_mind(self) -> Self:
+        if self.force_refresh and self.max_age_s:
+            raise PydanticCustomError("two_ages", "force_refresh means a max_age_s of 0")
+        return self
+
+
+class JobRequest(JobOptions):
+    """The body of `POST /jobs`, and a line of an NDJSON batch."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"process_number": "1003579-22.2025.8.26.0564"},
+                {
+                    "process_number": "1003579-22.2025.8.26.0564",
+                    "webhook_url": "https://hooks.example.com/autos",
+                    "priority": "high",
+                    "reference": "client 4711",
+                    "deadline_s": 86400,
+                    "max_age_s": 3600,
+                    "filter": {"types": ["sentença"], "filed_from": "2026-01-01"},
+                },
+            ]
+        }
+    )
+
+    process_number: Number
+
+
+class BatchQuery(Request):
+    """The query of an NDJSON batch: its own webhook and reference."""
+
+    batch_webhook_url: str | None = None
+    """Told when the last job of the batch is final."""
+    batch_reference: Reference | None = None
+    """Your own name for the batch."""
+
+
+class BatchRequest(JobOptions, BatchQuery):
+    """The body of `POST /jobs/batch`: the options go for each process."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "process_numbers": ["1003579-22.2025.8.26.0564", "9000003-16.2025.8.26.0100"],
+                    "batch_webhook_url": "https://hooks.example.com/batches",
+                    "batch_reference": "July",
+                }
+            ]
+        }
+    )
+
+    process_numbers: list[Number] = Field(min_length=1, max_length=MOST_IN_A_BATCH)
+
+
+class StreamQuery(Request):
+    """The query of a stream: for readers that cannot send `Last-Event-ID`."""
+
+    last_event_id: str | None = Field(None, max_length=100)
+    """As the header `Last-Event-ID`, for readers that cannot send it."""
+
+
+class JobListQuery(Request):
+    """The query of `GET /jobs`: which jobs, how many, and where the last page ended; or just their ids."""
+
+    ids: str | None = Field(None, min_length=1, max_length=7600)
+    """Up to 200 ids of jobs, with commas between; goes with no other parameter."""
+    status: str | None = Field(None, max_length=100)
+    """One or more states, with commas between."""
+    reference: Reference | None = None
+    """Your own name for the jobs."""
+    process_number: str | None = Field(None, max_length=64)
+    """Jobs of this process."""
+    created_from: Time | None = None
+    """Created at this time or later."""
+    created_until: Time | None = None
+    """Created before this time."""
+    limit: int = Field(50, ge=1, le=200)
+    """How many on a page."""
+    cursor: str | None = Field(None, max_length=400)
+    """The `next_cursor` of the page before, with the same filters."""
+
+
+class RetryRequest(Request):
+    """The body of `POST /jobs/{id}/retry`, which may be left out."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"webhook_url": "https://hooks.example.com/autos"}]}
+    )
+
+    webhook_url: str | None = None
+
+
+class WebhookRequest(Request):
+    """The body (or query) of the webhook tools."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"webhook_url": "https://hooks.example.com/autos"}]}
+    )
+
+    webhook_url: str = Field(validation_alias=AliasChoices("webhook_url", "url"))
+
+
+class WebhookQuery(Request):
+    """The query of the webhook tools, which may be used instead of a body."""
+
+    webhook_url: str | None = None
+    """The receiver, when there is no body."""
