@@ -1,7 +1,7 @@
 -- Autos: the whole present truth of the database.
 --
 -- PostgreSQL holds the state of every job, document and delivery; Redis only rings the workers.
--- Lock order, everywhere: process, job, documents, subscriptions, deliveries, batches.
+-- Lock order, everywhere: process, job, documents, subscriptions, endpoints, deliveries, batches.
 -- Own SQLSTATEs: AU001 a move that no arrow allows, AU002 a final job with unfinished documents.
 
 create table schema_version (
@@ -34,7 +34,7 @@ create type document_status as enum (
 create type delivery_status as enum (
     'pending',     -- to be sent at next_attempt_at
     'delivered',   -- the receiver answered 2xx
-    'dead'         -- given up: the schedule is spent, or the receiver answered 410
+    'dead'         -- given up: the schedule is spent, the receiver answered 410, or its endpoint is disabled
 );
 
 -- The arrows, here and nowhere else.
@@ -71,7 +71,8 @@ language sql immutable parallel safe as $$
     select (source, target) in (
         ('pending', 'delivered'),
         ('pending', 'dead'),
-        ('dead',    'pending')         -- redelivered by hand
+        ('dead',      'pending'),      -- redelivered by hand
+        ('delivered', 'pending')       -- likewise, for a receiver that lost it
     )
 $$;
 
@@ -85,7 +86,7 @@ $$;
 create table clients (
     id             uuid        primary key default gen_random_uuid(),
     name           text        not null unique check (char_length(name) between 1 and 100),
-    webhook_secret bytea       not null check (octet_length(webhook_secret) between 24 and 64),
+
     requests_per_minute integer check (requests_per_minute > 0),  -- null, here and below: as the settings have it
     max_active_jobs     integer check (max_active_jobs > 0),
     max_secrecy         smallint check (max_secrecy between 0 and 5),
@@ -103,6 +104,61 @@ create table api_keys (
     revoked_at    timestamptz,
     last_used_at  timestamptz
 );
+
+-- Who is told ------------------------------------------------------------------------------------
+
+create table endpoints (
+    id              uuid        primary key default gen_random_uuid(),
+    client_id       uuid        not null references clients,
+    url             text        not null check (char_length(url) <= 2048),
+    description     text        check (char_length(description) between 1 and 500),
+    events          text[]      not null check (events <> '{}'),  -- the types it wants
+    failing_since   timestamptz,   -- the first failure after the last success
+    last_failed_at  timestamptz,
+    disabled_at     timestamptz,   -- what happens from then on is kept for it, and not sent
+    disabled_reason text        check (disabled_reason in ('by_hand', 'gone', 'failing')),
+    deleted_at      timestamptz,
+    created_at      timestamptz not null default now(),
+    updated_at      timestamptz not null default now(),
+
+    constraint disabled_has_reason check ((disabled_at is null) = (disabled_reason is null)),
+    constraint failing_has_failed check (failing_since is null or last_failed_at is not null)
+);
+create index endpoints_by_client on endpoints (client_id, created_at desc, id desc) where deleted_at is null;
+
+-- The newest signs, and those before it go on signing until they expire.
+create table signing_secrets (
+    id          uuid        primary key,
+    client_id   uuid        not null references clients,
+    endpoint_id uuid        references endpoints,   -- null: for the URLs that come with a request
+    sealed      bytea       not null,               -- under the key ring, bound to this row's id
+    created_at  timestamptz not null default clock_timestamp(),
+    expires_at  timestamptz
+);
+create unique index signing_secrets_one_signs on signing_secrets (coalesce(endpoint_id, client_id))
+    where expires_at is null;
+create index signing_secrets_by_owner on signing_secrets (coalesce(endpoint_id, client_id));
+
+-- What was done by hand, or by Autos itself, to what callers rely on. Nothing is ever changed in it.
+create table audit_log (
+    id        bigint      primary key generated always as identity,
+    at        timestamptz not null default now(),
+    client_id uuid        not null references clients,
+    key_id    text,                                 -- the API key that asked; null: Autos itself, or the operator
+    action    text        not null,
+    subject   uuid,
+    details   jsonb       not null default '{}'
+);
+create index audit_log_by_client on audit_log (client_id, id desc);
+
+create function refuse_change() returns trigger
+language plpgsql as $$
+begin
+    raise exception '% is append only', tg_table_name;
+end
+$$;
+create trigger audit_log_is_append_only before update or delete on audit_log
+    for each statement execute function refuse_change();
 
 -- Court cases and their documents ------------------------------------------------------------------
 
@@ -262,9 +318,14 @@ create table subscriptions (
     job_id      uuid        not null references jobs,
     client_id   uuid        not null references clients,
     webhook_url text        check (char_length(webhook_url) <= 2048),
+    endpoint_id uuid        references endpoints,
+    events      text[],     -- the types that webhook_url wants; an endpoint has its own
     reference   text        check (char_length(reference) between 1 and 200),  -- the caller's own name for it
     job_created_at timestamptz not null,  -- as in the job, so that a client's jobs can be listed in order
-    created_at  timestamptz not null default now()
+    created_at  timestamptz not null default now(),
+
+    constraint one_place check (webhook_url is null or endpoint_id is null),
+    constraint a_url_wants_events check ((webhook_url is null) = (events is null))
 );
 create index subscriptions_by_job on subscriptions (job_id, client_id);
 create index subscriptions_by_client on subscriptions (client_id, job_created_at desc, job_id desc);
@@ -277,9 +338,12 @@ create table batches (
     client_id   uuid        not null references clients,
     reference   text        check (char_length(reference) between 1 and 200),
     webhook_url text        check (char_length(webhook_url) <= 2048),  -- told when every job has ended
+    endpoint_id uuid        references endpoints,                      -- or this one
     open_jobs   integer     not null check (open_jobs >= 0),           -- those that have not ended
     created_at  timestamptz not null default now(),
     finished_at timestamptz,
+
+    constraint one_place check (webhook_url is null or endpoint_id is null),
 
     constraint finished_is_over check ((open_jobs = 0) = (finished_at is not null))
 );
@@ -299,30 +363,60 @@ create table batch_items (
 );
 create index batch_items_by_job on batch_items (job_id);
 
+-- One event on its way to one place.
 create table deliveries (
     id               uuid            primary key default gen_random_uuid(),
-    subscription_id  uuid            references subscriptions,
-    batch_id         uuid            references batches,
+    client_id        uuid            not null references clients,
+    endpoint_id      uuid            references endpoints,
+    webhook_url      text            check (char_length(webhook_url) <= 2048),
+    -- Who shares it is sent to in turn: an endpoint, or a client's URL whatever its query.
+    destination      uuid            not null generated always as (
+        coalesce(endpoint_id, md5(client_id::text || split_part(webhook_url, '?', 1))::uuid)
+    ) stored,
+    subscription_id  uuid            references subscriptions,   -- whose job it tells of
+    batch_id         uuid            references batches,         -- or which batch
+    job_id           uuid            references jobs,
     event            text            not null,
+    part             bigint          not null default 0,         -- tells events of one type apart
     payload          json            not null,        -- the event as it was; links are added when sent
     status           delivery_status not null default 'pending',
     attempts         integer         not null default 0,      -- requests sent
     rounds           integer         not null default 0,      -- steps of the schedule taken
+    redeliveries     integer         not null default 0,      -- times it was asked for again by hand
     next_attempt_at  timestamptz     not null default now(),
-    ring_at          timestamptz     not null default now(),
     fence            bigint          not null default 0,
     claimed_until    timestamptz,
     last_status_code smallint,
     last_error       text,
     created_at       timestamptz     not null default now(),
+    delivered_at     timestamptz,                             -- the first time
     finished_at      timestamptz,
 
-    constraint deliveries_one_per_event unique (subscription_id, event),
+    constraint deliveries_one_per_event unique (subscription_id, event, part),
     constraint deliveries_one_per_batch unique (batch_id, event),
-    constraint one_addressee check ((subscription_id is null) <> (batch_id is null)),
+    constraint one_place check ((endpoint_id is null) <> (webhook_url is null)),
+    constraint of_one_thing check (subscription_id is null or batch_id is null),
+    constraint delivered_once check (status <> 'delivered' or delivered_at is not null),
     constraint finished_has_end check ((status = 'pending') = (finished_at is null))
 );
-create index deliveries_to_ring on deliveries (ring_at) where status = 'pending';
+create index deliveries_due on deliveries (destination, next_attempt_at) where status = 'pending';
+create index deliveries_by_client on deliveries (client_id, created_at desc, id desc);
+create index deliveries_by_endpoint on deliveries (endpoint_id, created_at desc, id desc);
+create index deliveries_by_job on deliveries (job_id) where job_id is not null;
+
+-- Each request that was sent, and what came of it.
+create table delivery_attempts (
+    delivery_id uuid        not null references deliveries,
+    number      integer     not null check (number > 0),
+    started_at  timestamptz not null,
+    duration_ms real        not null check (duration_ms >= 0),
+    status_code smallint,
+    error       text,                  -- the class of the failure when no answer came
+    answer      text        not null check (octet_length(answer) <= 1024),  -- the beginning of its body
+
+    primary key (delivery_id, number),
+    constraint answered_or_failed check ((status_code is null) <> (error is null))
+);
 
 -- What one of all workers does now and then ---------------------------------------------------------
 

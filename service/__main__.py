@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 
@@ -12,11 +13,14 @@ from aiohttp import web
 from service.app import MAX_LINE_BYTES, create_app
 from service.commands import add_commands
 from service.core.errors import AutosError
+from service.core.key_ring import NO_KEYS
 from service.core.log import configure_logging
 from service.core.settings import Settings
 from service.keys import DRAINING, NEWS
 
 _KEEPALIVE_TIMEOUT_S = 75.0
+
+log = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -34,6 +38,8 @@ def main() -> int:
 
 async def serve(settings: Settings, _arguments: argparse.Namespace) -> None:
     """Answer requests until SIGTERM, then finish those that are under way."""
+    if not settings.key_ring:
+        log.warning(NO_KEYS)
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any, Literal
 
 import orjson
 from aiohttp import web
@@ -12,18 +13,25 @@ from yarl import URL
 from service.core import cnj
 from service.core.batches import Batch, Item
 from service.core.clients import Client
+from service.core.deliveries import message_id
+from service.core.delivery_log import Logged, LoggedAttempt
 from service.core.documents import Document, file_name
+from service.core.endpoints import Endpoint
 from service.core.events import MOST_DOCUMENTS
 from service.core.jobs import Job
 from service.core.processes import Process
 from service.core.settings import Settings
-from service.core.states import DocumentStatus, JobStatus
+from service.core.states import DeliveryStatus, DocumentStatus, JobStatus
 from service.core.storage import Storage
 from service.core.subscriptions import WebhookState
 from service.schemas import (
+    AttemptAnswer,
     BatchAnswer,
     BatchSummaryAnswer,
+    DeliveryAnswer,
+    DeliverySummaryAnswer,
     DocumentAnswer,
+    EndpointAnswer,
     FilesAnswer,
     ItemAnswer,
     Links,
@@ -31,6 +39,16 @@ from service.schemas import (
     StatusAnswer,
     SummaryAnswer,
 )
+
+ErrorClass = Literal["no_answer", "not_allowed", "tls", "protocol"]
+
+# Whether a port is closed, filtered or slow is nobody's business: all of that is `no_answer`.
+_ERROR_CLASSES: dict[str, ErrorClass] = {
+    "refused_destination": "not_allowed",
+    "dns": "not_allowed",
+    "tls": "tls",
+    "protocol": "protocol",
+}
 
 
 def json_response(
@@ -96,6 +114,7 @@ def status_answer(
         waiting_reason=job.waiting_reason,
         next_attempt_at=job.next_attempt_at if is_waiting else None,
         webhook_url=without_query(webhook.url),
+        webhook_endpoint_id=webhook.endpoint_id,
         webhook_sent=webhook.sent_at is not None,
         webhook_sent_at=webhook.sent_at,
         webhook_attempts=webhook.attempts,
@@ -118,6 +137,7 @@ def batch_answer(batch: Batch, items: Sequence[Item] | None) -> BatchSummaryAnsw
         sequence=batch.sequence,
         reference=batch.reference,
         webhook_url=without_query(batch.webhook_url),
+        webhook_endpoint_id=batch.endpoint_id,
         total_processes=batch.total_processes,
         refused_processes=batch.refused_processes,
         jobs=batch.jobs,
@@ -175,9 +195,76 @@ def files_answer(job: Job, documents: list[DocumentAnswer]) -> FilesAnswer:
     )
 
 
+def page_response(request: web.Request, page: BaseModel, cursor: str | None) -> web.Response:
+    """Answer with a page of a list, which names the next one in a header too."""
+    headers = {}
+    if cursor:
+        headers["Link"] = f'<{request.rel_url.update_query(cursor=cursor)}>; rel="next"'
+    return json_response(page, headers=headers)
+
+
+def endpoint_answer(endpoint: Endpoint) -> EndpointAnswer:
+    """Show an endpoint, without its secret."""
+    return EndpointAnswer(
+        id=endpoint.id,
+        url=_shown(endpoint.url),
+        description=endpoint.description,
+        events=endpoint.events,
+        enabled=endpoint.disabled_at is None,
+        disabled_at=endpoint.disabled_at,
+        disabled_reason=endpoint.disabled_reason.value if endpoint.disabled_reason else None,
+        failing_since=endpoint.failing_since,
+        created_at=endpoint.created_at,
+        updated_at=endpoint.updated_at,
+    )
+
+
+def delivery_answer(
+    delivery: Logged, attempts: Sequence[LoggedAttempt] | None = None, payload: dict[str, Any] | None = None
+) -> DeliverySummaryAnswer:
+    """Show a delivery: with its attempts and its event, or without both."""
+    summary = DeliverySummaryAnswer(
+        id=delivery.id,
+        webhook_id=message_id(delivery.id),
+        event=delivery.event,
+        status=delivery.status.value,
+        webhook_url=_shown(delivery.url),
+        endpoint_id=delivery.endpoint_id,
+        job_id=delivery.job_id,
+        batch_id=delivery.batch_id,
+        attempt_count=delivery.attempts,
+        redeliveries=delivery.redeliveries,
+        next_attempt_at=delivery.next_attempt_at if delivery.status is DeliveryStatus.PENDING else None,
+        last_status_code=delivery.last_status_code,
+        last_error=delivery.last_error,
+        created_at=delivery.created_at,
+        delivered_at=delivery.delivered_at,
+        finished_at=delivery.finished_at,
+    )
+    if attempts is None or payload is None:
+        return summary
+    shown = [_attempt(one) for one in attempts]
+    return DeliveryAnswer(**dict(summary), attempts=shown, payload=payload)
+
+
+def _attempt(attempt: LoggedAttempt) -> AttemptAnswer:
+    return AttemptAnswer(
+        number=attempt.number,
+        started_at=attempt.started_at,
+        duration_ms=None if attempt.status_code is None else round(attempt.duration_ms, 1),
+        status_code=attempt.status_code,
+        error=_ERROR_CLASSES.get(attempt.error, "no_answer") if attempt.error else None,
+        answer=attempt.answer,
+    )
+
+
+def _shown(url: str) -> str:
+    return str(URL(url, encoded=True).with_query(None))
+
+
 def without_query(url: str | None) -> str | None:
     """Show a webhook URL without its query, where callers keep tokens."""
-    return None if url is None else str(URL(url, encoded=True).with_query(None))
+    return None if url is None else _shown(url)
 
 
 def _document(

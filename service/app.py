@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from functools import partial
-from typing import TypeVar
+from functools import cache, partial
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from service.core.db import open_database
+from service.core.key_ring import KeyRing
 from service.core.news import open_news
 from service.core.outbound import open_outbound
 from service.core.portal import open_portal
@@ -20,8 +21,10 @@ from service.core.storage import open_storage
 from service.core.token_source import open_token_source
 from service.handlers import (
     batches,
+    deliveries,
     docs,
     documents,
+    endpoints,
     events,
     health,
     jobs,
@@ -35,6 +38,7 @@ from service.keys import (
     ARCHIVES,
     DATABASE,
     DRAINING,
+    KEY_RING,
     LOAD,
     NEWS,
     OPENAPI,
@@ -75,6 +79,7 @@ def create_app(settings: Settings) -> web.Application:
         middlewares=[answer_problems, shed_load, authenticate], client_max_size=_MAX_BODY_BYTES
     )
     app[SETTINGS] = settings
+    app[KEY_RING] = KeyRing(settings.key_ring)
     app[DRAINING] = asyncio.Event()
     app[LOAD] = Load(settings.max_requests)
     app[ARCHIVES] = asyncio.Semaphore(_MOST_ARCHIVES)
@@ -93,8 +98,14 @@ def create_app(settings: Settings) -> web.Application:
     )
     for prefix in ("", "/api/v1"):
         app.add_routes(_routes(prefix))
-    app[OPENAPI] = describe(_routes(""), base_url=settings.public_url)
+    app[OPENAPI] = _description(settings.public_url)
     return app
+
+
+@cache
+def _description(base_url: str) -> dict[str, Any]:
+    """The same for every application of this process at one address."""
+    return describe(_routes(""), base_url=base_url)
 
 
 def _routes(prefix: str) -> list[web.RouteDef]:
@@ -115,15 +126,33 @@ def _routes(prefix: str) -> list[web.RouteDef]:
         web.get(f"{prefix}/events", events.follow_all, allow_head=False),
         web.post(f"{prefix}/jobs/{{job_id:{_ID}}}/cancel", jobs.cancel_job),
         web.post(f"{prefix}/jobs/{{job_id:{_ID}}}/retry", submissions.retry_job),
-        web.post(f"{prefix}/webhooks/webhook-validate", webhooks.validate_webhook),
-        web.post(f"{prefix}/webhooks/webhook-test-connectivity", webhooks.test_connectivity),
-        web.post(f"{prefix}/webhooks/webhook-send-test", webhooks.send_test),
-        web.post(f"{prefix}/webhooks/webhook-test-receiver", webhooks.test_receiver),
+        *_webhook_routes(f"{prefix}/webhooks"),
         web.get(f"{prefix}/healthz", health.healthz),
         web.get(f"{prefix}/readyz", health.readyz),
         web.get(f"{prefix}/problems/{{code}}", problems.show_problem),
         web.get(f"{prefix}/openapi.json", docs.show_openapi),
         web.get(f"{prefix}/docs", docs.show_docs),
+    ]
+
+
+def _webhook_routes(at: str) -> list[web.RouteDef]:
+    endpoint, delivery = f"{at}/endpoints/{{endpoint_id:{_ID}}}", f"{at}/deliveries/{{delivery_id:{_ID}}}"
+    return [
+        web.post(f"{at}/endpoints", endpoints.create_endpoint),
+        web.get(f"{at}/endpoints", endpoints.list_endpoints, allow_head=False),
+        web.get(endpoint, endpoints.get_endpoint, allow_head=False),
+        web.patch(endpoint, endpoints.change_endpoint),
+        web.delete(endpoint, endpoints.delete_endpoint),
+        web.post(f"{endpoint}/rotate-secret", endpoints.rotate_endpoint_secret),
+        web.post(f"{at}/rotate-secret", endpoints.rotate_own_secret),
+        web.get(f"{at}/deliveries", deliveries.list_deliveries, allow_head=False),
+        web.post(f"{at}/deliveries/redeliver", deliveries.redeliver_many),
+        web.get(delivery, deliveries.get_delivery, allow_head=False),
+        web.post(f"{delivery}/redeliver", deliveries.redeliver),
+        web.post(f"{at}/webhook-validate", webhooks.validate_webhook),
+        web.post(f"{at}/webhook-test-connectivity", webhooks.test_connectivity),
+        web.post(f"{at}/webhook-send-test", webhooks.send_test),
+        web.post(f"{at}/webhook-test-receiver", webhooks.test_receiver),
     ]
 
 

@@ -4,8 +4,9 @@ import argparse
 import sys
 from datetime import UTC, datetime, timedelta
 
-from service.core import clients, db, signing
+from service.core import audit, clients, db, key_ring, signing, signing_secrets
 from service.core.clients import Client
+from service.core.key_ring import KeyRing
 from service.core.settings import Settings
 
 _MOST_HOURS = 24 * 366
@@ -19,13 +20,14 @@ async def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
     days = arguments.expires_days
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
     async with db.open_database(settings) as database, database.transaction() as conn:
-        client, is_new = await clients.ensure(conn, arguments.client, webhook_secret=secret)
+        ring = KeyRing(settings.key_ring)
+        client, new_secret = await clients.ensure(conn, ring, arguments.client, webhook_secret=secret)
         scopes = arguments.scopes
         await clients.add_key(conn, client.id, key, scopes=scopes, expires_at=expires_at)
     print(f"client:         {client.name}")
     print(f"api key:        {key}")
-    if is_new or secret:
-        print(f"signing secret: {signing.show_secret(client.webhook_secret)}")
+    if shown := new_secret or secret:
+        print(f"signing secret: {signing.show_secret(shown)}")
     print(_ONCE, file=sys.stderr)
 
 
@@ -54,6 +56,40 @@ async def revoke_key(settings: Settings, arguments: argparse.Namespace) -> None:
     async with db.open_database(settings) as database, database.connection() as conn:
         await clients.revoke_key(conn, arguments.id)
     print(f"key {arguments.id} is revoked")
+
+
+async def rotate_secret(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Give a client another signing secret; the old one goes on signing beside it for a while."""
+    secret, grace = signing.new_secret(), timedelta(hours=arguments.grace_hours)
+    async with db.open_database(settings) as database, database.transaction() as conn:
+        client = await clients.get(conn, arguments.name)
+        await signing_secrets.put(conn, KeyRing(settings.key_ring), secret, client.id, grace=grace)
+        await audit.note(conn, client.id, "client.secret_rotated", client.id)
+    print(f"signing secret: {signing.show_secret(secret)}")
+    print(f"The old one signs too for {arguments.grace_hours:g} hours.", file=sys.stderr)
+
+
+async def new_secret_key(_settings: Settings, _arguments: argparse.Namespace) -> None:
+    """Make a key for AUTOS_SECRET_KEYS."""
+    print(key_ring.new_key())
+
+
+async def seal_secrets(settings: Settings, _arguments: argparse.Namespace) -> None:
+    """Seal every secret with the first key of AUTOS_SECRET_KEYS."""
+    if not settings.key_ring:
+        raise ValueError("AUTOS_SECRET_KEYS is not set: `python -m service secrets new-key` makes a key")
+    async with db.open_database(settings) as database, database.transaction() as conn:
+        count = await signing_secrets.seal_anew(conn, KeyRing(settings.key_ring))
+    print(f"{count} secrets sealed with the first key; none needs another one")
+
+
+async def show_audit(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Show the newest entries of the audit log."""
+    async with db.open_database(settings) as database, database.connection() as conn:
+        for one in await audit.list_latest(conn, client=arguments.client, limit=arguments.limit):
+            who = f"{one.client} (key {one.key_id})" if one.key_id else one.client
+            details = " ".join(f"{name}={value}" for name, value in one.details.items())
+            print(f"{one.at:%Y-%m-%d %H:%M:%S}  {one.action:24} {one.subject or '-'!s:36}  {who}  {details}")
 
 
 async def upgrade(settings: Settings, _arguments: argparse.Namespace) -> None:
@@ -169,5 +205,18 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         "level", type=_level, help="0 to 5, or default: AUTOS_MAX_SECRECY, which always holds"
     )
     secrecy.set_defaults(run=set_secrecy)
+    rotate_own = described.add_parser("rotate-secret", help="give a client another signing secret")
+    rotate_own.add_argument("name", help="the client's name")
+    rotate_own.add_argument(
+        "--grace-hours", type=_hours, default=24, help="how long the old one signs too (default: 24)"
+    )
+    rotate_own.set_defaults(run=rotate_secret)
+    secrets = commands.add_parser("secrets", help="secrets at rest").add_subparsers(required=True)
+    secrets.add_parser("new-key", help="make a key for AUTOS_SECRET_KEYS").set_defaults(run=new_secret_key)
+    secrets.add_parser("seal", help="seal every secret with the first key").set_defaults(run=seal_secrets)
+    log = commands.add_parser("audit", help="show the newest entries of the audit log")
+    log.add_argument("--client", help="of this client only")
+    log.add_argument("--limit", type=_positive, default=50, help="how many (default: 50)")
+    log.set_defaults(run=show_audit)
     database = commands.add_parser("db", help="the database").add_subparsers(required=True)
     database.add_parser("upgrade", help="create the schema").set_defaults(run=upgrade)

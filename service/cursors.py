@@ -4,6 +4,7 @@ import binascii
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 import orjson
@@ -14,6 +15,31 @@ from service.request_schemas import Request
 
 Position = tuple[datetime, UUID]
 """The time and the id of the last row of a page."""
+
+
+class Placed(Protocol):
+    """A row that has a place in a list: by its time, and among those of one time by its id."""
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was made."""
+        ...
+
+    @property
+    def id(self) -> UUID:
+        """Its id."""
+        ...
+
+
+R = TypeVar("R", bound=Placed)
+
+
+def cut_page(found: list[R], filters: Request, *, limit: int) -> tuple[list[R], str | None]:
+    """Return a page and the cursor of the next one; one row more than the page has was looked for."""
+    page = found[:limit]
+    if len(found) <= limit:
+        return page, None
+    return page, write_cursor((page[-1].created_at, page[-1].id), filters)
 
 
 def write_cursor(position: Position, filters: Request) -> str:

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from service.core.clients import Client
 from service.core.db import Database
+from service.core.key_ring import KeyRing
 from service.core.news import News
 from service.core.outbound import Outbound
 from service.core.portal import Portal
@@ -22,6 +23,7 @@ DATABASE = web.AppKey("database", Database)
 QUEUE = web.AppKey("queue", Queue)
 STORAGE = web.AppKey("storage", Storage)
 OUTBOUND = web.AppKey("outbound", Outbound)
+KEY_RING = web.AppKey("key_ring", KeyRing)
 NEWS = web.AppKey("news", News)
 DRAINING = web.AppKey("draining", asyncio.Event)
 """Set when the process is about to end: connections are closed with their next answer."""

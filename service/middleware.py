@@ -13,6 +13,7 @@ from service.core.clients import Client
 from service.core.errors import (
     DatabaseUnavailableError,
     DestinationRefusedError,
+    EndpointDisabledError,
     InvalidProcessNumberError,
     JobFinalError,
     JobSharedError,
@@ -22,6 +23,8 @@ from service.core.errors import (
     NothingToRetryError,
     StorageUnavailableError,
     TooManyActiveJobsError,
+    TooManyEndpointsError,
+    UnknownEndpointError,
 )
 from service.core.rate_limit import WINDOW_S, Verdict
 from service.keys import CLIENT, DATABASE, DRAINING, LOAD, RATE_LIMIT, SETTINGS, VERDICT
@@ -50,6 +53,14 @@ _SAID: dict[type[Exception], problems.Problem] = {
     KeyInUseError: problems.KEY_IN_USE,
     KeyReusedError: problems.KEY_REUSED,
     NothingToRetryError: problems.NOTHING_TO_RETRY,
+    EndpointDisabledError: problems.ENDPOINT_DISABLED,
+    TooManyEndpointsError: problems.TOO_MANY_ENDPOINTS,
+}
+
+# Errors of validation, each with the member that it is about.
+_AT: dict[type[Exception], str] = {
+    DestinationRefusedError: "#/webhook_url",
+    UnknownEndpointError: "#/webhook_endpoint_id",
 }
 
 log = logging.getLogger(__name__)
@@ -186,8 +197,8 @@ def translate(error: Exception) -> ProblemError:
             detail = str(error)
             pointer = [{"pointer": "#/process_number", "detail": detail}]
             return ProblemError(problems.INVALID_PROCESS_NUMBER, detail, errors=pointer)
-        case DestinationRefusedError():
-            return problems.invalid("#/webhook_url", str(error))
+        case _ if type(error) in _AT:
+            return problems.invalid(_AT[type(error)], str(error))
         case TooManyActiveJobsError():
             headers = {"Retry-After": _RETRY_QUOTA_AFTER_S}
             return ProblemError(problems.TOO_MANY_ACTIVE_JOBS, str(error), headers=headers)

@@ -44,6 +44,8 @@ _PATH_PARAMETERS: dict[str, Json] = {
     "job_id": {"description": "A job's id.", "schema": {"type": "string", "format": "uuid"}},
     "batch_id": {"description": "A batch's id.", "schema": {"type": "string", "format": "uuid"}},
     "document_id": {"description": "A document's id.", "schema": {"type": "string", "format": "uuid"}},
+    "endpoint_id": {"description": "An endpoint's id.", "schema": {"type": "string", "format": "uuid"}},
+    "delivery_id": {"description": "A delivery's id.", "schema": {"type": "string", "format": "uuid"}},
     "code": {
         "description": "The code of a type of problem.",
         "schema": {"type": "string", "enum": sorted(CATALOGUE)},
@@ -254,7 +256,13 @@ def _refusal(refused: Sequence[Problem], told: Sequence[str], path: str, base_ur
 
 def _webhooks() -> Json:
     headers = [
-        {"name": name, "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
+        {
+            "name": name,
+            "in": "header",
+            "required": name not in webhook_schemas.NOT_ALWAYS,
+            "description": text,
+            "schema": {"type": "string"},
+        }
         for name, text in webhook_schemas.HEADERS.items()
     ]
     return {

@@ -143,6 +143,19 @@ NOTHING_TO_RETRY = Problem(
     "There is nothing to retry",
     "Only a job that ended without some of its documents can be tried again.",
 )
+ENDPOINT_DISABLED = Problem(
+    "endpoint-disabled",
+    409,
+    "The endpoint is disabled",
+    "Nothing is sent to an endpoint that is disabled or deleted. Enable it with "
+    "`PATCH /webhooks/endpoints/{id}`, then have sent again what it missed.",
+)
+TOO_MANY_ENDPOINTS = Problem(
+    "too-many-endpoints",
+    409,
+    "You have too many endpoints",
+    "A client may have a limited number of webhook endpoints. Delete one that you no longer need.",
+)
 UNAVAILABLE = Problem(
     "service-unavailable",
     503,
@@ -168,6 +181,8 @@ CATALOGUE = {
         JOB_SHARED,
         NOTHING_TO_RETRY,
         TOO_MANY_ACTIVE_JOBS,
+        ENDPOINT_DISABLED,
+        TOO_MANY_ENDPOINTS,
         INSUFFICIENT_SCOPE,
         TOO_SECRET,
         RATE_LIMITED,

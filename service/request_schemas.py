@@ -2,7 +2,7 @@
 
 import re
 from datetime import date
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import UUID
 
 from pydantic import (
@@ -12,10 +12,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from service.core.events import REQUESTED_EVENTS
 from service.core.states import Priority
 
 MOST_IN_A_BATCH = 1000
@@ -36,8 +38,30 @@ def _is_written_out(value: object) -> object:
     raise PydanticCustomError("written_out", "should be written as RFC 3339 has it")
 
 
+RequestedEvent = Literal["job.started", "document.available", "document.failed"]
+EndpointEvent = Literal[
+    "job.completed",
+    "job.partial",
+    "job.failed",
+    "job.cancelled",
+    "job.started",
+    "document.available",
+    "document.failed",
+    "batch.finished",
+    "endpoint.disabled",
+]
+
 Day = Annotated[date, BeforeValidator(_is_written_out)]
 Time = Annotated[AwareDatetime, BeforeValidator(_is_written_out)]
+
+
+T = TypeVar("T")
+
+
+def _at_one_place(request: T, url: str | None, endpoint_id: UUID | None) -> T:
+    if url is not None and endpoint_id is not None:
+        raise PydanticCustomError("two_places", "give a URL or an endpoint, not both")
+    return request
 
 
 class Request(BaseModel):
@@ -53,8 +77,14 @@ class ProcessQuery(Request):
     """Whether to see to it that the documents come in; without it only what is known is answered."""
     webhook_url: str | None = None
     """Told when the job is final."""
+    webhook_endpoint_id: UUID | None = None
+    """Or an endpoint of yours, which is told what it wants to be told."""
     force_refresh: bool = False
     """Ask the court again, however fresh what we have is."""
+
+    @model_validator(mode="after")
+    def _is_told_once(self) -> Self:
+        return _at_one_place(self, self.webhook_url, self.webhook_endpoint_id)
 
 
 class NoQuery(Request):
@@ -102,6 +132,10 @@ class JobOptions(Request):
 
     webhook_url: str | None = None
     """Told when the job is final."""
+    webhook_endpoint_id: UUID | None = None
+    """Or an endpoint of yours, which is told what it wants to be told."""
+    webhook_events: list[RequestedEvent] = Field([], max_length=len(REQUESTED_EVENTS))
+    """What `webhook_url` is told of beside the job's end."""
     force_refresh: bool = False
     """Ask the court again, however fresh what we have is."""
     max_age_s: int | None = Field(None, ge=0, le=31_536_000)
@@ -119,7 +153,9 @@ class JobOptions(Request):
     def _is_of_one_mind(self) -> Self:
         if self.force_refresh and self.max_age_s:
             raise PydanticCustomError("two_ages", "force_refresh means a max_age_s of 0")
-        return self
+        if self.webhook_events and self.webhook_url is None:
+            raise PydanticCustomError("events_for_nobody", "webhook_events go with a webhook_url")
+        return _at_one_place(self, self.webhook_url, self.webhook_endpoint_id)
 
 
 class JobRequest(JobOptions):
@@ -150,8 +186,14 @@ class BatchQuery(Request):
 
     batch_webhook_url: str | None = None
     """Told when the last job of the batch is final."""
+    batch_webhook_endpoint_id: UUID | None = None
+    """Or an endpoint of yours; it is told whatever it wants else."""
     batch_reference: Reference | None = None
     """Your own name for the batch."""
+
+    @model_validator(mode="after")
+    def _batch_is_told_once(self) -> Self:
+        return _at_one_place(self, self.batch_webhook_url, self.batch_webhook_endpoint_id)
 
 
 class BatchRequest(JobOptions, BatchQuery):
@@ -208,6 +250,13 @@ class RetryRequest(Request):
     )
 
     webhook_url: str | None = None
+    """Where the new job is told; left out, where the old one was."""
+    webhook_endpoint_id: UUID | None = None
+    """Or an endpoint of yours."""
+
+    @model_validator(mode="after")
+    def _is_told_once(self) -> Self:
+        return _at_one_place(self, self.webhook_url, self.webhook_endpoint_id)
 
 
 class WebhookRequest(Request):
@@ -220,8 +269,144 @@ class WebhookRequest(Request):
     webhook_url: str = Field(validation_alias=AliasChoices("webhook_url", "url"))
 
 
+class ReceiverRequest(Request):
+    """The body (or query) of the webhook tools that call a receiver: a URL, or an endpoint of yours."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"webhook_url": "https://hooks.example.com/autos"}]}
+    )
+
+    webhook_url: str | None = Field(None, validation_alias=AliasChoices("webhook_url", "url"))
+    endpoint_id: UUID | None = None
+
+    @model_validator(mode="after")
+    def _names_a_receiver(self) -> Self:
+        if self.webhook_url is None and self.endpoint_id is None:
+            raise PydanticCustomError("no_place", "give a webhook_url or an endpoint_id")
+        return _at_one_place(self, self.webhook_url, self.endpoint_id)
+
+
 class WebhookQuery(Request):
     """The query of the webhook tools, which may be used instead of a body."""
 
     webhook_url: str | None = None
     """The receiver, when there is no body."""
+
+
+class ReceiverQuery(WebhookQuery):
+    """The query of the tools that call a receiver, which may be used instead of a body."""
+
+    endpoint_id: UUID | None = None
+    """Or an endpoint of yours."""
+
+
+Description = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
+EventFilter = Annotated[list[EndpointEvent], Field(min_length=1, max_length=20)]
+
+
+class EndpointRequest(Request):
+    """The body of `POST /webhooks/endpoints`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "url": "https://hooks.example.com/autos",
+                    "description": "production",
+                    "events": [
+                        "job.completed",
+                        "job.partial",
+                        "job.failed",
+                        "job.cancelled",
+                        "batch.finished",
+                    ],
+                }
+            ]
+        }
+    )
+
+    url: str
+    description: Description | None = None
+    events: EventFilter = ["job.completed", "job.partial", "job.failed", "job.cancelled"]
+    """The types of event that it is told of; left out, how each job ends."""
+    enabled: StrictBool = True
+    secret: Annotated[str, Field(max_length=100)] | None = None
+    """Your own signing secret (`whsec_` and base64 of 24 to 64 bytes); left out, one is made."""
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
+class EndpointChange(Request):
+    """The body of `PATCH /webhooks/endpoints/{id}`: what is left out stays."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"enabled": True}]})
+
+    # A default is needed to know what was left out, and is no one's wish.
+    url: str = Field("", json_schema_extra=_without_default)
+    description: Description | None = Field(None, json_schema_extra=_without_default)
+    events: EventFilter = Field([], json_schema_extra=_without_default)
+    enabled: StrictBool = Field(True, json_schema_extra=_without_default)
+    """`false` disables it by hand; `true` enables it, however it was disabled, and sends nothing missed."""
+
+
+class RotationRequest(Request):
+    """The body of a rotation, which may be left out."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"grace_hours": 24}]})
+
+    secret: Annotated[str, Field(max_length=100)] | None = None
+    """The new secret; left out, one is made."""
+    grace_hours: int = Field(24, ge=0, le=168, strict=True)
+    """How long the old one signs beside it; 0 when it has leaked."""
+
+
+class PageQuery(Request):
+    """The query of a list without filters."""
+
+    limit: int = Field(50, ge=1, le=200)
+    """How many on a page."""
+    cursor: str | None = Field(None, max_length=400)
+    """The `next_cursor` of the page before."""
+
+
+class DeliveryListQuery(Request):
+    """The query of `GET /webhooks/deliveries`."""
+
+    status: str | None = Field(None, max_length=100)
+    """One or more of `pending`, `delivered` and `dead`, with commas between."""
+    event: str | None = Field(None, max_length=50)
+    """A type of event."""
+    endpoint_id: UUID | None = None
+    """Sent to this endpoint."""
+    job_id: UUID | None = None
+    """Telling of this job."""
+    batch_id: UUID | None = None
+    """Telling of this batch."""
+    since: Time | None = None
+    """Made at this time or later."""
+    until: Time | None = None
+    """Made before this time."""
+    limit: int = Field(50, ge=1, le=200)
+    """How many on a page."""
+    cursor: str | None = Field(None, max_length=400)
+    """The `next_cursor` of the page before, with the same filters."""
+
+
+class RedeliverRequest(Request):
+    """The body of `POST /webhooks/deliveries/redeliver`: which are sent again."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"since": "2026-03-02T00:00:00Z", "failed_only": True}]}
+    )
+
+    since: Time
+    """Events made at this time or later."""
+    until: Time | None = None
+    """Made before this time."""
+    failed_only: StrictBool = True
+    """`false`: also what was delivered, for a receiver that has lost it."""
+    endpoint_id: UUID | None = None
+    event: str | None = Field(None, max_length=50)
+    """Of this type only."""

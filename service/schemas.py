@@ -97,6 +97,7 @@ class SummaryAnswer(Answer):
     next_attempt_at: datetime | None
     webhook_url: str | None
     """Without its query."""
+    webhook_endpoint_id: UUID | None
     webhook_sent: bool
     webhook_sent_at: datetime | None
     webhook_attempts: int
@@ -180,6 +181,7 @@ class BatchSummaryAnswer(Answer):
     sequence: int
     reference: str | None
     webhook_url: str | None
+    webhook_endpoint_id: UUID | None
     total_processes: int
     refused_processes: int
     jobs: dict[str, int]
@@ -247,13 +249,26 @@ class ValidateAnswer(Answer):
     error: str | None
 
 
+class CheckAnswer(Answer):
+    """One step on the way to a receiver."""
+
+    check: Literal["url", "dns", "connection", "tls", "http"]
+    ok: bool | None
+    """null: not reached, or there is none."""
+    explanation: str
+    """What was found, and what may help."""
+    time_ms: float | None
+
+
 class ConnectivityAnswer(Answer):
-    """Whether a receiver answers at all; time in milliseconds."""
+    """Whether a receiver answers at all, and how far one came; times in milliseconds."""
 
     success: bool
     status_code: int | None
     response_time_ms: float | None
     error: str | None
+    checks: list[CheckAnswer]
+    """Each step, in order, with a plain explanation."""
 
 
 class SendTestAnswer(Answer):
@@ -264,6 +279,111 @@ class SendTestAnswer(Answer):
     attempts: int
     message_id: str
     error: str | None
+
+
+class EndpointAnswer(Answer):
+    """A webhook endpoint."""
+
+    id: UUID
+    url: str
+    """Without its query."""
+    description: str | None
+    events: list[str]
+    """The types of event that it is told of."""
+    enabled: bool
+    disabled_at: datetime | None
+    disabled_reason: Literal["by_hand", "gone", "failing"] | None
+    """`gone`: it answered 410. `failing`: it did nothing but fail for five days."""
+    failing_since: datetime | None
+    """The first failure since its last success."""
+    created_at: datetime
+    updated_at: datetime
+
+
+class NewEndpointAnswer(EndpointAnswer):
+    """A new webhook endpoint with its signing secret, which is shown this once."""
+
+    secret: str
+
+
+class EndpointListAnswer(Answer):
+    """A page of endpoints, the newest first."""
+
+    items: list[EndpointAnswer]
+    next_cursor: str | None
+
+
+class SecretAnswer(Answer):
+    """A new signing secret, shown this once."""
+
+    secret: str
+    old_secret_expires_at: datetime | None
+    """Until then every webhook is signed with both."""
+
+
+class DeliverySummaryAnswer(Answer):
+    """One event on its way to one place."""
+
+    id: UUID
+    webhook_id: str
+    """As in the header; the same however often it is sent."""
+    event: str
+    status: Literal["pending", "delivered", "dead"]
+    webhook_url: str
+    """Without its query."""
+    endpoint_id: UUID | None
+    job_id: UUID | None
+    batch_id: UUID | None
+    attempt_count: int
+    """Requests sent so far."""
+    redeliveries: int
+    """How often it was asked for again."""
+    next_attempt_at: datetime | None
+    """When it is sent next, as long as it is pending."""
+    last_status_code: int | None
+    last_error: str | None
+    created_at: datetime
+    delivered_at: datetime | None
+    """The first time."""
+    finished_at: datetime | None
+
+
+class AttemptAnswer(Answer):
+    """One request and what came of it."""
+
+    number: int
+    started_at: datetime
+    duration_ms: float | None
+    """To the status line; null when no answer came, since how long that took would tell why."""
+    status_code: int | None
+    error: Literal["no_answer", "not_allowed", "tls", "protocol"] | None
+    """`no_answer`: closed, cut or timed out. `not_allowed`: the name has no address that may be called."""
+    answer: str
+    """The first 1,024 bytes of the body."""
+
+
+class DeliveryAnswer(DeliverySummaryAnswer):
+    """A delivery with its attempts and the event."""
+
+    attempts: list[AttemptAnswer]
+    """The newest first, 200 at most."""
+    payload: dict[str, Any]
+    """The event as it is kept; links are added when it is sent."""
+
+
+class DeliveryListAnswer(Answer):
+    """A page of the delivery log, the newest first."""
+
+    items: list[DeliverySummaryAnswer]
+    next_cursor: str | None
+
+
+class RedeliveredAnswer(Answer):
+    """How many are sent again."""
+
+    redelivered: int
+    next_since: datetime | None
+    """When there are more than one call takes: call again with this `since`."""
 
 
 class EchoAnswer(Answer):

@@ -13,8 +13,10 @@ HEADERS = {
     "webhook-id": "Names the event; the same on every repetition.",
     "webhook-timestamp": "Unix seconds of this attempt.",
     "webhook-signature": "`v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`; "
-    "there may be several, with spaces between.",
+    "there may be several, with spaces between: while a secret is being replaced, one with each.",
+    "autos-redelivery": "How often the event was asked for again by hand; left out when it was not.",
 }
+NOT_ALWAYS = {"autos-redelivery"}
 
 
 class Event(BaseModel):
@@ -100,6 +102,110 @@ class JobEvent(Event):
     """Where the list can be read with a key."""
 
 
+class StartedEvent(Event):
+    """A worker has taken the job up."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "job.started",
+                    "timestamp": "2026-03-02T12:00:01Z",
+                    "process_number": "9000003-16.2025.8.26.0100",
+                    "job_id": "3ae81e9f-263d-4aea-8ba6-a6aae79982ce",
+                    "sequence": 2,
+                    "status": "processing",
+                    "created_at": "2026-03-02T12:00:00Z",
+                    "reference": "client 4711",
+                    "documents_url": "https://autos.example/processes/9000003-16.2025.8.26.0100/files",
+                }
+            ]
+        }
+    )
+
+    type: Literal["job.started"]
+    process_number: str
+    job_id: UUID
+    sequence: int
+    """As in the event of the job's end."""
+    status: Literal["processing"]
+    created_at: datetime
+    reference: str | None
+    documents_url: str
+
+
+class DocumentsEvent(Event):
+    """Documents of a running job have come in, or have failed; up to 100 in one event, every two seconds."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "document.failed",
+                    "timestamp": "2026-03-02T12:00:03Z",
+                    "process_number": "9000003-16.2025.8.26.0100",
+                    "job_id": "3ae81e9f-263d-4aea-8ba6-a6aae79982ce",
+                    "sequence": 6,
+                    "documents": [
+                        {
+                            "id": "0b5f9a2c-9f5f-4c29-8d7d-6f6c8d1c2f11",
+                            "uuid": "f2b7d0a4-3f0e-5a51-9a39-0c4d2e8b7a66",
+                            "name": "Decisão",
+                            "type": "Decisão",
+                            "size": None,
+                            "mime_type": None,
+                            "sha256": None,
+                            "status": "failed",
+                            "error_code": "not_found",
+                            "error_message": "the portal has no file of this document",
+                            "download_url": None,
+                            "content_url": None,
+                        }
+                    ],
+                    "reference": "client 4711",
+                    "documents_url": "https://autos.example/processes/9000003-16.2025.8.26.0100/files",
+                }
+            ]
+        }
+    )
+
+    type: Literal["document.available", "document.failed"]
+    process_number: str
+    job_id: UUID
+    sequence: int
+    """Of the job when this was so; the event of its end has a higher one, or the same."""
+    documents: list[EventDocument]
+    reference: str | None
+    documents_url: str
+
+
+class EndpointDisabledEvent(Event):
+    """Nothing is sent to one of your endpoints any more, until it is enabled again."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "endpoint.disabled",
+                    "timestamp": "2026-03-07T12:00:00Z",
+                    "endpoint_id": "6f1c3a52-2a59-4f1e-a1b2-2e1f5a3c9d10",
+                    "url": "https://hooks.example.com/autos",
+                    "reason": "failing",
+                    "failing_since": "2026-03-02T11:58:00Z",
+                }
+            ]
+        }
+    )
+
+    type: Literal["endpoint.disabled"]
+    endpoint_id: UUID
+    url: str
+    """Without its query."""
+    reason: Literal["by_hand", "gone", "failing"]
+    """`gone`: it answered 410. `failing`: it did nothing but fail for five days."""
+    failing_since: datetime | None
+
+
 class BatchEvent(Event):
     """The last job of a batch has ended."""
 
@@ -162,6 +268,10 @@ EVENTS: dict[str, type[Event]] = {
     "job.partial": JobEvent,
     "job.failed": JobEvent,
     "job.cancelled": JobEvent,
+    "job.started": StartedEvent,
+    "document.available": DocumentsEvent,
+    "document.failed": DocumentsEvent,
     "batch.finished": BatchEvent,
+    "endpoint.disabled": EndpointDisabledEvent,
     "webhook.test": TestEvent,
 }

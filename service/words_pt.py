@@ -217,4 +217,24 @@ PORTUGUESE = {
     "the host is not a proper name, or can be read in more than one way": (
         "o host não é um nome válido, ou pode ser lido de mais de uma forma"
     ),
+    # Endpoints and the delivery log.
+    "The endpoint is disabled": "O endpoint está desativado",
+    "Nothing is sent to an endpoint that is disabled or deleted. Enable it with "
+    "`PATCH /webhooks/endpoints/{id}`, then have sent again what it missed.": "Nada é enviado a um endpoint "
+    "desativado ou excluído. Ative-o com `PATCH /webhooks/endpoints/{id}` e depois peça o reenvio do que ele "
+    "perdeu.",
+    "You have too many endpoints": "Você tem endpoints demais",
+    "A client may have a limited number of webhook endpoints. Delete one that you no longer need.": "Um "
+    "cliente pode ter um número limitado de endpoints de webhook. Exclua um de que não precise mais.",
+    "there is no such endpoint": "esse endpoint não existe",
+    "no such endpoint": "esse endpoint não existe",
+    "no such delivery": "essa entrega não existe",
+    "nothing is sent to the endpoint: it is disabled or deleted": "nada é enviado ao endpoint: ele está "
+    "desativado ou excluído",
+    "you may have {} endpoints at most": "você pode ter no máximo {} endpoints",
+    "should be whsec_ and the base64 of 24 to 64 bytes": "deve ser whsec_ e o base64 de 24 a 64 bytes",
+    "give a URL or an endpoint, not both": "informe uma URL ou um endpoint, não ambos",
+    "give a webhook_url or an endpoint_id": "informe webhook_url ou endpoint_id",
+    "webhook_events go with a webhook_url": "webhook_events exige webhook_url",
+    "the host may not be called": "esse host não pode ser chamado",
 }

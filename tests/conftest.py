@@ -23,10 +23,12 @@ from service.sandbox.postgres import open_postgres
 from service.sandbox.redis import open_redis
 from service.sandbox.s3 import S3Server, open_s3
 from tests.receiver import Receiver, open_receiver
+from tests.rings import SECRET_KEYS
 from tests.world import World, open_world
 
-TABLES = """idempotency_keys, portal_tokens, deliveries, batch_items, batches, subscriptions, documents, jobs,
-    turns, processes, api_keys, clients"""
+TABLES = """idempotency_keys, portal_tokens, delivery_attempts, deliveries, batch_items, batches,
+    subscriptions, documents, jobs, turns, processes, audit_log, signing_secrets, endpoints,
+    api_keys, clients"""
 
 MakeSettings = Callable[..., Settings]
 
@@ -112,6 +114,7 @@ def make_settings(database_url: str, redis_url: str, s3_server: S3Server) -> Mak
                 "portal_breaker_open_s": 0.3,
                 "job_retry_delays_s": (0.1, 0.2),
                 "quick_retry_wait_s": 0.01,
+                "secret_keys": SECRET_KEYS,
                 "webhook_allow_private": True,
                 "webhook_retry_delays_s": (0.2, 0.2, 0.2),
                 "sweep_interval_s": 0.1,

@@ -38,6 +38,7 @@ class Receiver:
     url: str = ""
     statuses: list[int] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
+    body: str = ""
     received: list[Received] = field(default_factory=list)
     _came: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -55,7 +56,7 @@ class Receiver:
             self.received.append(Received(request.path_qs, headers, body))
             self._came.notify_all()
         status = self.statuses.pop(0) if self.statuses else 204
-        return web.Response(status=status, headers=self.headers)
+        return web.Response(status=status, headers=self.headers, text=self.body if status != 204 else None)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -11,10 +12,13 @@ import asyncpg
 import pytest
 
 from service.commands import add_commands
-from service.core import clients, signing
+from service.core import clients, signing, signing_secrets
+from service.core.errors import SecretUnreadableError
+from service.core.key_ring import KeyRing, new_key
 from service.core.settings import Settings
 from tests.conftest import MakeSettings
 from tests.faults.children import ROOT, environment
+from tests.rings import RING, SECRET_KEYS, secret_of
 from tests.world import Caller, World
 
 CASE = "1003579-22.2025.8.26.0564"
@@ -71,8 +75,9 @@ async def test_a_second_key_of_a_client_leaves_its_signing_secret_as_it_is(api: 
     assert "signing secret" not in second
     assert first["api key"] != second["api key"]
     async with api.db.connection() as conn:
-        client, is_new = await clients.ensure(conn, "acme")
-    assert (signing.show_secret(client.webhook_secret), is_new) == (first["signing secret"], False)
+        client, new_secret = await clients.ensure(conn, RING, "acme")
+        assert signing.show_secret(await secret_of(conn, client.id)) == first["signing secret"]
+    assert new_secret is None
 
 
 async def test_a_given_key_may_be_given_twice(api: World) -> None:
@@ -227,3 +232,61 @@ async def test_a_database_that_is_away_is_one_clear_line_without_its_password(
         assert ran.err.startswith("autos: ")
         assert len(ran.err.splitlines()) == 1
         assert "hidden" not in ran.err
+
+
+async def test_a_clients_signing_secret_is_replaced_and_the_old_one_signs_for_a_while(api: World) -> None:
+    client = (await api.caller("acme")).client
+    shown = _shown(await run(api.settings, "clients", "rotate-secret", "acme", "--grace-hours", "48"))
+    async with api.db.connection() as conn:
+        live = await signing_secrets.list_live(conn, RING, client.id)
+        assert signing.show_secret(live[0]) == shown["signing secret"]
+        assert len(live) == 2
+        left = await conn.fetchval("select max(expires_at) - now() from signing_secrets")
+    assert timedelta(hours=47) < left <= timedelta(hours=48)
+    audited = await run(api.settings, "audit", "--client", "acme")
+    assert "client.secret_rotated" in audited.out
+    assert shown["signing secret"] not in audited.out
+    assert (await run(api.settings, "audit", "--client", "nobody")).out == ""
+    assert (await run(api.settings, "clients", "rotate-secret", "nobody")).status == 1
+
+
+async def test_secrets_are_sealed_anew_when_the_first_key_changes(
+    api: World, make_settings: MakeSettings
+) -> None:
+    client = (await api.caller("acme")).client
+    new = (await run(api.settings, "secrets", "new-key")).out.strip()
+    both = make_settings(secret_keys=f"{new},{SECRET_KEYS}")
+    assert "1 secrets sealed" in (await run(both, "secrets", "seal")).out
+    assert "0 secrets sealed" in (await run(both, "secrets", "seal")).out
+    async with api.db.connection() as conn:
+        alone = KeyRing(make_settings(secret_keys=new).key_ring)
+        assert len(await signing_secrets.list_live(conn, alone, client.id)) == 1
+        with pytest.raises(SecretUnreadableError):
+            await signing_secrets.list_live(conn, RING, client.id)
+    refused = await run(make_settings(secret_keys=None), "secrets", "seal")
+    assert (refused.status, "AUTOS_SECRET_KEYS is not set" in refused.err) == (1, True)
+
+
+async def test_a_secret_that_is_given_again_is_not_replaced_and_an_unreadable_one_is(
+    api: World, make_settings: MakeSettings
+) -> None:
+    """As a sandbox does at each start; its folder, with the key, may be gone while the database is not."""
+    secret = signing.show_secret(signing.new_secret())
+    arguments = (
+        "keys",
+        "create",
+        "--client",
+        "acme",
+        "--key",
+        "autos_sandbox_key",
+        "--webhook-secret",
+        secret,
+    )
+    lost = make_settings(secret_keys=new_key())
+    for settings, rows in ((lost, 1), (lost, 1), (api.settings, 1), (api.settings, 1)):
+        assert _shown(await run(settings, *arguments))["signing secret"] == secret
+        async with api.db.connection() as conn:
+            assert await conn.fetchval("select count(*) from signing_secrets") == rows
+    async with api.db.connection() as conn:
+        client_id = await conn.fetchval("select id from clients")
+        assert signing.show_secret(await secret_of(conn, client_id)) == secret

@@ -51,7 +51,7 @@ async def test_the_webhook_arrives_signed_and_tells_the_whole_result(
     await caller.get(f"/processes/{CASE}", params={"webhook_url": receiver.url + "?token=kept"})
     (got,) = await receiver.wait_for(1)
 
-    secret = signing.show_secret(caller.client.webhook_secret)
+    secret = signing.show_secret(caller.webhook_secret)
     event = Webhook(secret).verify(got.body, got.headers)
     assert event == got.event
     assert got.path == "/hook?token=kept"

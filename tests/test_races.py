@@ -14,6 +14,7 @@ from service.core.settings import Settings
 from service.core.submission import Outcome, Submission
 from service.core.wishes import Wish
 from tests.conftest import MakeSettings
+from tests.rings import RING
 
 NUMBER = "10035792220258260564"
 pytestmark = pytest.mark.integration
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 async def _client(db: Database, name: str = "acme") -> Client:
     async with db.connection() as conn:
-        return (await clients.ensure(conn, name))[0]
+        return (await clients.ensure(conn, RING, name))[0]
 
 
 async def _submit(

@@ -91,9 +91,15 @@ def test_lists_are_written_with_commas(
 
 def test_no_secret_is_shown_by_printing_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
-    assert len(secrets) == 7
+    assert len(secrets) == 8
     for name in secrets:
         monkeypatch.setenv(_variable(name), "redis://user:hidden@example.com/")
+    # A key has a form, and what has another is not shown either.
+    with pytest.raises(ValidationError, match="secret_keys") as refused:
+        Settings()
+    assert "hidden" not in str(refused.value)
+    secrets.remove("secret_keys")
+    monkeypatch.setenv("AUTOS_SECRET_KEYS", "aGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVuaGk=")
     # Two sources of the portal's token are one too many.
     with pytest.raises(ValidationError) as refused:
         Settings()
@@ -104,8 +110,10 @@ def test_no_secret_is_shown_by_printing_the_settings(monkeypatch: pytest.MonkeyP
     settings = Settings()
     secrets.remove("portal_token")
     assert all(_plain(getattr(settings, name)).find("hidden") > 0 for name in secrets)
+    assert len(settings.key_ring) == 1
     for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
         assert "hidden" not in shown
+        assert "aGlkZGVu" not in shown
 
 
 ONE = {"AUTOS_PORTAL_TOKEN_URL": "https://sso.example/token", "AUTOS_PORTAL_CLIENT_ID": "autos"}

@@ -25,11 +25,14 @@ REFUSALS = {
     "KeyReusedError": 0,
     "NothingToRetryError": 0,
     "TooManyActiveJobsError": 0,
+    "TooManyEndpointsError": 0,
+    "UnknownEndpointError": 0,
+    "EndpointDisabledError": 0,
     "InvalidProcessNumberError": 0,
     "DestinationRefusedError": 0,
 }
 # The operator's own commands; and what stands inside other texts.
-OF_COMMANDS = {"client {} went away", "no live key has the id {}", "there is no client {}"}
+OF_COMMANDS = {"no live key has the id {}", "there is no client {}"}
 PARTS = {"it has not been fetched yet", "http or https"}
 
 

@@ -19,6 +19,7 @@ from service.keys import DATABASE, DRAINING, LOAD, NEWS, OPENAPI, TURNS
 from service.load import Load
 from service.sandbox.portal import PORTAL_STATE, PortalState, create_portal
 from tests.contract import Contract
+from tests.rings import RING, secret_of
 from worker.main import open_worker
 
 FINAL = ("completed", "partial", "failed", "cancelled")
@@ -42,6 +43,7 @@ class Caller:
     http: aiohttp.ClientSession
     key: str
     client: clients.Client
+    webhook_secret: bytes = b""
 
     async def call(self, method: str, path: str, **options: Any) -> Answer:
         """Send one request; redirects are answers, not followed."""
@@ -106,9 +108,10 @@ class World:
         """Return a client with a key of its own; the same name twice is one client with two keys."""
         key = clients.new_key()
         async with self.db.transaction() as conn:
-            client, _ = await clients.ensure(conn, name)
+            client, _ = await clients.ensure(conn, RING, name)
             await clients.add_key(conn, client.id, key)
-        return Caller(self.base_url, self.http, key, client)
+            secret = await secret_of(conn, client.id)
+        return Caller(self.base_url, self.http, key, client, secret)
 
 
 async def until(is_so: Callable[[], bool], *, timeout_s: float = 30) -> None:

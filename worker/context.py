@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from service.core.db import Database, open_database
+from service.core.key_ring import KeyRing
 from service.core.outbound import Outbound, open_outbound
 from service.core.portal import Portal, open_portal
 from service.core.portal_limit import PortalLimit, open_portal_limit
@@ -15,6 +16,7 @@ from service.core.queue import Queue, open_queue
 from service.core.settings import Settings
 from service.core.storage import Storage, open_storage
 from service.core.token_source import open_token_source
+from worker.destinations import Destinations
 from worker.places import Places
 
 
@@ -40,6 +42,7 @@ class Context:
 
     Attributes:
         downloads: places for documents in flight in this process.
+        destinations: what is being sent by this process, and to where no more is sent for now.
         runs: the jobs that run in this process.
         stopping: set when the process should end; tasks then begin nothing new.
     """
@@ -51,6 +54,8 @@ class Context:
     portal_limit: PortalLimit
     storage: Storage
     outbound: Outbound
+    key_ring: KeyRing
+    destinations: Destinations
     downloads: Places
     worker_id: UUID = field(default_factory=uuid4)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,6 +77,10 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             portal_limit=await stack.enter_async_context(open_portal_limit(queue.redis, settings)),
             storage=await stack.enter_async_context(open_storage(settings)),
             outbound=await stack.enter_async_context(open_outbound(settings)),
+            key_ring=KeyRing(settings.key_ring),
+            destinations=Destinations(
+                places=settings.deliveries_per_worker, slow_places=settings.slow_deliveries_per_worker
+            ),
             downloads=Places(settings.downloads_per_worker),
         )
 

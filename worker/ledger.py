@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
-from service.core import documents, jobs
+from service.core import documents, jobs, telling
 from service.core.crash_points import crash_point
 from service.core.db import Connection, Database
 from service.core.documents import Document, Missed, Stored
@@ -22,6 +22,8 @@ from worker.context import wait_for
 
 FLUSH_INTERVAL_S = 0.2
 _RETRY_WAIT_S = 0.5
+# Documents are told of in batches.
+_TELL_INTERVAL_S = 2.0
 
 T = TypeVar("T")
 
@@ -50,6 +52,7 @@ class Ledger:
         self._closed = asyncio.Event()
         self._lock = asyncio.Lock()
         self._lease_ends = time.monotonic() + settings.lease_s
+        self._tell_at = time.monotonic() + _TELL_INTERVAL_S
         self._cut = Cut()
         self._in_flight: dict[UUID, tuple[int, int]] = {}
         self.downloaded_bytes = job.downloaded_bytes
@@ -155,6 +158,10 @@ class Ledger:
             downloaded_bytes=self.downloaded_bytes,
             in_flight=sum(min(1.0, done / size) for done, size in self._in_flight.values() if size),
         )
+        if time.monotonic() >= self._tell_at:
+            # The sweep rings for it. What comes after the last time is told with the job's end.
+            await telling.tell_documents(conn, self._job.id)
+            self._tell_at = time.monotonic() + _TELL_INTERVAL_S
 
     async def _write_news(self, conn: Connection) -> None:
         # What is written is cut off here and forgotten after the commit: news that comes meanwhile stays.

@@ -16,6 +16,7 @@ import arq
 import orjson
 from arq.worker import Function
 
+from service.core.key_ring import NO_KEYS
 from service.core.queue import (
     DELIVER,
     DELIVERIES_QUEUE,
@@ -76,6 +77,8 @@ class Worker(arq.Worker):
 
 async def run_worker(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; then finish or hand back what runs."""
+    if not settings.key_ring:
+        log.warning(NO_KEYS)
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
@@ -108,9 +111,11 @@ async def _stop(context: Context, workers: list[Worker], loops: list[asyncio.Tas
     context.stopping.set()
     # The polls first: one that is under way may still start a task, which then has to be waited for.
     await asyncio.wait(loops, timeout=_LAST_POLL_S)
-    await asyncio.gather(*(worker.drain(context.settings.drain_s) for worker in workers))
+    drain_s = context.settings.drain_s
+    await asyncio.gather(context.destinations.drain(drain_s), *(worker.drain(drain_s) for worker in workers))
     for worker in workers:
         await _cancel(list(worker.tasks.values()))
+    await _cancel(list(context.destinations.tasks))
     await _cancel([loop for loop in loops if not loop.done()])
     for loop in ended:
         loop.result()  # a loop that ended by itself had a reason, which ends the process

@@ -68,23 +68,23 @@ class Sweep:
         max(served, key=lambda run: (share[run.client_id], -run.since)).is_over.set()
 
     async def ring(self) -> None:
-        """Ring again for pending jobs and deliveries that nobody came for, while the queues have room.
+        """Ring again for jobs that nobody came for, and where deliveries are due, while the queues have room.
 
         Everything waiting longer than a minute would otherwise be rung for again and again.
         """
         for_jobs = await self._context.queue.room(JOBS_QUEUE)
-        for_deliveries = await self._context.queue.room(DELIVERIES_QUEUE)
+        for_destinations = await self._context.queue.room(DELIVERIES_QUEUE)
         async with self._context.db.connection() as conn:
             due_jobs = await jobs.list_to_ring(conn, again_s=_RING_AGAIN_S, limit=for_jobs)
-            due_deliveries = await deliveries.list_to_ring(conn, again_s=_RING_AGAIN_S, limit=for_deliveries)
+            due_destinations = await deliveries.list_due_destinations(
+                conn, but=self._context.destinations.list_closed(), limit=for_destinations
+            )
         if due_jobs:
             crash_point("sweep.listed")
         for job_id, fence in due_jobs:
             if not await self._context.queue.ring_job(job_id, fence):
                 return
-        for delivery_id, fence in due_deliveries:
-            if not await self._context.queue.ring_delivery(delivery_id, fence):
-                return
+        await self._context.queue.ring_destinations(due_destinations)
 
     async def free_expired_leases(self) -> None:
         """Hand back the jobs of dead workers, or give up those that kill every worker."""
@@ -100,17 +100,17 @@ class Sweep:
                 log.exception("job %s could not be freed", job_id)
 
     async def _free(self, job_id: UUID) -> None:
-        delivery_ids: list[UUID] = []
+        destinations: list[UUID] = []
         async with self._context.db.transaction() as conn:
             job = await jobs.lock_expired(conn, job_id)
             if job is None:
                 return
             log.warning("job %s: its worker is gone (crash %d)", job.id, job.crashes)
             if job.crashes >= self._context.settings.max_crashes:
-                delivery_ids = await settle(conn, job, error=_CRASHED)
+                destinations = await settle(conn, job, error=_CRASHED)
             else:
                 await documents.hand_back(conn, job.process_number)
                 counts = await documents.count(conn, job.id)
                 await jobs.hand_back(conn, job, counts)
         crash_point("sweep.freed")
-        await self._context.queue.ring_deliveries(delivery_ids)
+        await self._context.queue.ring_destinations(destinations)

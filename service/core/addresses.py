@@ -64,7 +64,12 @@ _PRIVATE_IPV4 = tuple(
     IPv4Network(block) for block in ("10.0.0.0/8", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 )
 _PRIVATE_IPV6 = (IPv6Network("::1/128"), IPv6Network("fc00::/7"))
-# Metadata services that live among the unique local addresses: AWS, Oracle, Google.
+# Metadata services: most clouds, Azure, Alibaba, Oracle.
+_METADATA_IPV4 = tuple(
+    IPv4Network(host)
+    for host in ("169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32")
+)
+# Likewise among the unique local addresses: AWS, Oracle, Google.
 _METADATA_IPV6 = (IPv6Network("fd00:ec2::/32"), IPv6Network("fd00:c1::/32"), IPv6Network("fd20:ce::/32"))
 
 # Last labels that never name a host on the public internet: reserved by RFC, or in use on private networks.
@@ -96,11 +101,22 @@ class OutboundPolicy:
     schemes: frozenset[str] = frozenset({"https"})
     literals: bool = False
     """Whether a public address may stand in the URL in place of a name."""
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """What the operator opens beside the public addresses; they may stand in the URL too."""
+    denied_hosts: frozenset[str] = frozenset()
+    """Names that may not be called, nor any name below them; in lower case."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "OutboundPolicy":
         """The policy that the operator chose."""
-        return cls(allow_private=settings.webhook_allow_private, ports=frozenset(settings.webhook_ports))
+        return cls(
+            allow_private=settings.webhook_allow_private,
+            ports=frozenset(settings.webhook_ports),
+            schemes=frozenset(settings.webhook_schemes),
+            literals=settings.webhook_literals,
+            networks=settings.webhook_networks,
+            denied_hosts=frozenset(host.lower().strip(".") for host in settings.webhook_denied_hosts),
+        )
 
     def allows(self, address: str) -> bool:
         """Whether a connection to this address, as DNS or a socket writes it, may be made."""
@@ -110,7 +126,20 @@ class OutboundPolicy:
             return False
         if "%" in address:  # a zone: an address of this machine's own links
             return False
-        return _is_public(parsed) or (self.allow_private and _is_private(parsed))
+        return (
+            _is_public(parsed)
+            or (self.allow_private and _is_private(parsed))
+            or (self.opens(parsed) and not _is_metadata(parsed))
+        )
+
+    def opens(self, address: Address) -> bool:
+        """Whether the address lies in a network that the operator opened."""
+        return any(address in network for network in self.networks)
+
+    def denies(self, host: str) -> bool:
+        """Whether the operator closed this host, or one above it."""
+        labels = host.split(".")
+        return any(".".join(labels[start:]) in self.denied_hosts for start in range(len(labels)))
 
 
 @dataclass(frozen=True)
@@ -210,11 +239,13 @@ def _parse_host(text: str) -> Address | str:
 
 
 def _check_host(host: Address | str, policy: OutboundPolicy) -> None:
+    if policy.denies(str(host)):
+        raise DestinationRefusedError("the host may not be called")
     if isinstance(host, str):
         _check_name(host, policy)
     elif not policy.allows(str(host)):
         raise DestinationRefusedError("the host is an address on a private or reserved network")
-    elif not policy.literals and not policy.allow_private:
+    elif not policy.literals and not policy.allow_private and not policy.opens(host):
         raise DestinationRefusedError("the host must be a name, not an address")
 
 
@@ -266,6 +297,9 @@ def _is_public(address: Address) -> bool:
 def _is_private(address: Address) -> bool:
     if isinstance(address, IPv4Address):
         return any(address in block for block in _PRIVATE_IPV4)
-    return any(address in block for block in _PRIVATE_IPV6) and not any(
-        address in block for block in _METADATA_IPV6
-    )
+    return any(address in block for block in _PRIVATE_IPV6) and not _is_metadata(address)
+
+
+def _is_metadata(address: Address) -> bool:
+    blocks = _METADATA_IPV4 if isinstance(address, IPv4Address) else _METADATA_IPV6
+    return any(address in block for block in blocks)

@@ -44,6 +44,7 @@ class Batch:
     client_id: UUID
     reference: str | None
     webhook_url: str | None
+    endpoint_id: UUID | None
     created_at: datetime
     finished_at: datetime | None
     total_processes: int
@@ -64,12 +65,13 @@ async def create(
     *,
     reference: str | None,
     webhook_url: str | None,
+    endpoint_id: UUID | None,
 ) -> UUID:
     """Write a batch, in the transaction that subscribed to its jobs and keeps those from ending."""
     job_ids = list({item.job_id for item in items if item.job_id})
     batch_id: UUID = await conn.fetchval(
-        """insert into batches (client_id, reference, webhook_url, open_jobs, finished_at)
-           select $1, $2, $3, open, case when open = 0 then now() end
+        """insert into batches (client_id, reference, webhook_url, endpoint_id, open_jobs, finished_at)
+           select $1, $2, $3, $5, open, case when open = 0 then now() end
            from (select count(*)::int as open from jobs
                  where id = any($4::uuid[]) and not job_status_is_final(status)) counted
            returning id""",
@@ -77,6 +79,7 @@ async def create(
         reference,
         webhook_url,
         job_ids,
+        endpoint_id,
     )
     await conn.execute(
         """insert into batch_items (batch_id, position, process_number, reference, outcome, job_id, problem)
@@ -134,7 +137,7 @@ async def get(conn: Connection, batch_id: UUID, client_id: UUID | None = None) -
                     select coalesce(jsonb_object_agg(status, n), '{}') as jobs from (
                         select status, count(*) as n from jobs where id in (select job_id from items)
                         group by status) s)
-           select b.id, b.client_id, b.reference, b.webhook_url, b.created_at, b.finished_at,
+           select b.id, b.client_id, b.reference, b.webhook_url, b.endpoint_id, b.created_at, b.finished_at,
                   (select count(*) from items) as total_processes,
                   (select count(*) from items where outcome = 'refused') as refused_processes,
                   grouped.jobs, counted.sequence, counted.total_documents, counted.completed_documents,

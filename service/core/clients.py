@@ -10,9 +10,10 @@ from uuid import UUID
 
 import asyncpg
 
-from service.core import signing
+from service.core import signing, signing_secrets
 from service.core.db import Connection
-from service.core.errors import KeyRefusedError, NotFoundError
+from service.core.errors import KeyRefusedError, NotFoundError, SecretUnreadableError
+from service.core.key_ring import KeyRing
 from service.core.settings import Settings
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -27,15 +28,15 @@ _USE_NOTED_EVERY = timedelta(minutes=1)
 class Client:
     """Somebody who calls the API; limits of its own take the place of those in the settings.
 
-    `scopes` are those of the key that it came with: `read`, `write`.
+    `key_id` and `scopes` (`read`, `write`) are those of the key that it came with.
     """
 
     id: UUID
     name: str
-    webhook_secret: bytes
     requests_per_minute: int | None
     max_active_jobs: int | None
     max_secrecy: int | None
+    key_id: str = ""
     scopes: frozenset[str] = frozenset()
 
     def may_have(self, secrecy_level: int, settings: Settings) -> bool:
@@ -69,24 +70,43 @@ def is_plausible(key: str) -> bool:
     return key.isascii() and (not key.startswith(_PREFIX) or _checksum(key[:-6]) == key[-6:])
 
 
-async def ensure(conn: Connection, name: str, *, webhook_secret: bytes | None = None) -> tuple[Client, bool]:
-    """Return the client of this name and whether it is new; a given secret replaces the present one."""
+async def ensure(
+    conn: Connection, ring: KeyRing, name: str, *, webhook_secret: bytes | None = None
+) -> tuple[Client, bytes | None]:
+    """Return the client of this name, and its signing secret when that is new.
+
+    Args:
+        webhook_secret: takes the place of the present one, which goes on signing for a day.
+    """
     row = await conn.fetchrow(
-        """insert into clients (name, webhook_secret) values ($1, $2)
-           on conflict (name) do nothing returning *""",
-        name,
-        webhook_secret or signing.new_secret(),
+        "insert into clients (name) values ($1) on conflict (name) do nothing returning *", name
     )
     if row is not None:
-        return _client(row), True
-    row = await conn.fetchrow(
-        "update clients set webhook_secret = coalesce($2, webhook_secret) where name = $1 returning *",
-        name,
-        webhook_secret,
-    )
+        secret = webhook_secret or signing.new_secret()
+        await signing_secrets.put(conn, ring, secret, row["id"])
+        return _client(row), secret
+    client, grace = await get(conn, name), signing_secrets.GRACE
+    if webhook_secret is None:
+        return client, None
+    try:
+        if webhook_secret in (await signing_secrets.list_live(conn, ring, client.id))[:1]:
+            return client, None
+    except SecretUnreadableError:
+        grace = timedelta()  # what nobody can read cannot sign either
+    await signing_secrets.put(conn, ring, webhook_secret, client.id, grace=grace)
+    return client, webhook_secret
+
+
+async def get(conn: Connection, name: str) -> Client:
+    """Return the client of this name, for the operator.
+
+    Raises:
+        NotFoundError: there is no such client.
+    """
+    row = await conn.fetchrow("select * from clients where name = $1", name)
     if row is None:
-        raise NotFoundError(f"client {name} went away")
-    return _client(row), False
+        raise NotFoundError(f"there is no client {name}")
+    return _client(row)
 
 
 async def add_key(
@@ -195,7 +215,7 @@ async def authenticate(conn: Connection, key: str) -> Client | None:
             row["key_id"],
             _USE_NOTED_EVERY,
         )
-    return replace(_client(row), scopes=frozenset(row["scopes"]))
+    return replace(_client(row), key_id=row["key_id"], scopes=frozenset(row["scopes"]))
 
 
 async def list_all(conn: Connection) -> list[Client]:
@@ -238,7 +258,6 @@ def _client(row: asyncpg.Record) -> Client:
     return Client(
         row["id"],
         row["name"],
-        row["webhook_secret"],
         row["requests_per_minute"],
         row["max_active_jobs"],
         row["max_secrecy"],

@@ -1,6 +1,6 @@
-"""Deliveries: one event each on its way to one URL, on a schedule that survives everything."""
+"""Deliveries: one event each on its way to one place, on a schedule that survives everything."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,21 +9,47 @@ from uuid import UUID
 from service.core.db import Connection
 from service.core.states import DeliveryStatus
 
+ENDPOINT_DISABLED = "the endpoint is disabled"
+
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A delivery taken for one round of sending; `next_attempt_at` is the time this round was due."""
+    """A delivery taken for one round of sending; `next_attempt_at` is the time this round was due.
+
+    Attributes:
+        url: the present one of its endpoint, or the one that came with the request.
+        is_wanted: False when its endpoint was disabled or deleted meanwhile.
+    """
 
     id: UUID
+    client_id: UUID
+    endpoint_id: UUID | None
     fence: int
     event: str
     payload: dict[str, Any]
     rounds: int
+    redeliveries: int
     next_attempt_at: datetime
-    webhook_url: str
-    webhook_secret: bytes
+    url: str
     reference: str | None
     max_secrecy: int | None
+    is_wanted: bool
+
+    @property
+    def message_id(self) -> str:
+        """Its `webhook-id`: the same however often it is sent."""
+        return message_id(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request; `error` is the class of the failure when no answer came."""
+
+    started_at: datetime
+    duration_s: float
+    status_code: int | None
+    error: str | None
+    answer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,127 +58,218 @@ class Round:
 
     Attributes:
         status: pending when it is to be tried again `delay_s` from now.
-        requests: how many requests were sent in it.
+        attempts: the requests that were sent in it.
     """
 
     status: DeliveryStatus
-    requests: int
-    status_code: int | None
+    attempts: Sequence[Attempt]
     error: str | None
     delay_s: float = 0.0
 
 
-async def create(
-    conn: Connection, subscription_ids: Sequence[UUID], *, event: str, payload: dict[str, Any]
-) -> list[UUID]:
-    """Write one delivery per subscription and return the ids of the new ones.
+def message_id(delivery_id: UUID) -> str:
+    """Return the `webhook-id` of a delivery."""
+    return f"msg_{delivery_id.hex}"
 
-    A subscription that has its delivery of this event keeps it: the event is told once.
+
+async def create_for_job(
+    conn: Connection,
+    job_id: UUID,
+    *,
+    event: str,
+    payload: dict[str, Any],
+    part: int = 0,
+    subscription_ids: Sequence[UUID] | None = None,
+) -> list[UUID]:
+    """Write one delivery for each subscription that wants such events; return the destinations to ring for.
+
+    A subscription that has its delivery of this event (and part) keeps it: the event is told once. What an
+    endpoint misses while it is disabled is kept for it as dead.
+
+    Args:
+        subscription_ids: these and no others.
     """
-    rows = await conn.fetch(
-        """insert into deliveries (subscription_id, event, payload, ring_at)
-           select s, $2, $3::json, now() + interval '2 s' from unnest($1::uuid[]) s
-           on conflict (subscription_id, event) do nothing returning id""",
-        subscription_ids,
+    return await _destinations(
+        conn,
+        """insert into deliveries (client_id, endpoint_id, webhook_url, subscription_id, job_id, event, part,
+                                   payload, status, last_error, finished_at)
+           select s.client_id, s.endpoint_id, s.webhook_url, s.id, s.job_id, $2, $3, $4::json,
+                  case when e.disabled_at is null then 'pending' else 'dead' end::delivery_status,
+                  case when e.disabled_at is not null then $6 end,
+                  case when e.disabled_at is not null then now() end
+           from subscriptions s left join endpoints e on e.id = s.endpoint_id
+           where s.job_id = $1 and $2 = any(coalesce(e.events, s.events)) and e.deleted_at is null
+             and ($5::uuid[] is null or s.id = any($5))
+           on conflict (subscription_id, event, part) do nothing returning destination, status""",
+        job_id,
         event,
+        part,
         payload,
+        subscription_ids,
+        ENDPOINT_DISABLED,
     )
-    return [row["id"] for row in rows]
 
 
 async def create_for_batch(
     conn: Connection, batch_id: UUID, *, event: str, payload: dict[str, Any]
 ) -> list[UUID]:
-    """Write the delivery that tells of a batch's end; return its id."""
-    rows = await conn.fetch(
-        """insert into deliveries (batch_id, event, payload, ring_at)
-           values ($1, $2, $3::json, now() + interval '2 s') returning id""",
+    """Write the delivery that tells of a batch's end, if it is to be told; return where to ring for.
+
+    Who names an endpoint for a batch wants to be told, whatever the endpoint's filter says.
+    """
+    return await _destinations(
+        conn,
+        """insert into deliveries (client_id, endpoint_id, webhook_url, batch_id, event, payload, status,
+                                   last_error, finished_at)
+           select b.client_id, b.endpoint_id, b.webhook_url, b.id, $2, $3::json,
+                  case when e.disabled_at is null then 'pending' else 'dead' end::delivery_status,
+                  case when e.disabled_at is not null then $4 end,
+                  case when e.disabled_at is not null then now() end
+           from batches b left join endpoints e on e.id = b.endpoint_id
+           where b.id = $1 and coalesce(b.webhook_url, b.endpoint_id::text) is not null
+             and e.deleted_at is null
+           on conflict (batch_id, event) do nothing returning destination, status""",
         batch_id,
         event,
         payload,
+        ENDPOINT_DISABLED,
     )
-    return [row["id"] for row in rows]
+
+
+async def create_for_endpoints(
+    conn: Connection, client_id: UUID, *, event: str, payload: dict[str, Any]
+) -> list[UUID]:
+    """Write one delivery for each endpoint of a client that wants such events and is enabled."""
+    return await _destinations(
+        conn,
+        """insert into deliveries (client_id, endpoint_id, event, payload)
+           select client_id, id, $2, $3::json from endpoints
+           where client_id = $1 and $2 = any(events) and disabled_at is null and deleted_at is null
+           returning destination, status""",
+        client_id,
+        event,
+        payload,
+    )
 
 
 async def hurry(conn: Connection, subscription_id: UUID) -> list[UUID]:
-    """Make what waits for its next round due now; return the ids, to ring for."""
-    rows = await conn.fetch(
-        """update deliveries set next_attempt_at = now(), ring_at = now() + interval '2 s'
+    """Make what waits for its next round due now; return the destinations to ring for."""
+    return await _destinations(
+        conn,
+        """update deliveries set next_attempt_at = now()
            where subscription_id = $1 and status = 'pending' and next_attempt_at > now()
-             and coalesce(claimed_until < now(), true) returning id""",
+             and coalesce(claimed_until < now(), true) returning destination, status""",
         subscription_id,
     )
-    return [row["id"] for row in rows]
 
 
-async def claim(
-    conn: Connection, delivery_id: UUID, *, hold_s: float, late_s: float = 1800.0
+async def claim_next(
+    conn: Connection, destination: UUID, *, hold_s: float, late_s: float = 1800.0
 ) -> Claimed | None:
-    """Take a due delivery for one round; None when another sender has it, it is done, or not due.
+    """Take what is due at a destination for one round, the longest due first; None when nothing is.
 
     Args:
         late_s: a round that is later than this counts from now on, so that its links are fresh.
     """
     row = await conn.fetchrow(
-        """update deliveries d
-           set fence = d.fence + 1, claimed_until = now() + $2::interval, ring_at = now() + $2::interval,
-               next_attempt_at = case when d.next_attempt_at < now() - $3::interval then now()
-                                      else d.next_attempt_at end
-           from (select id, client_id, webhook_url, reference from subscriptions
-                 union all select id, client_id, webhook_url, reference from batches) s
-                join clients c on c.id = s.client_id
-           where d.id = $1 and s.id = coalesce(d.subscription_id, d.batch_id) and d.status = 'pending'
-             and d.next_attempt_at <= now() and (d.claimed_until is null or d.claimed_until < now())
-           returning d.id, d.fence, d.event, d.payload, d.rounds, d.next_attempt_at,
-                     s.webhook_url, c.webhook_secret, s.reference, c.max_secrecy""",
-        delivery_id,
+        """with due as (
+               select id from deliveries
+               where destination = $1 and status = 'pending' and next_attempt_at <= now()
+                 and (claimed_until is null or claimed_until < now())
+               order by next_attempt_at limit 1 for no key update skip locked),
+           claimed as (
+               update deliveries d
+               set fence = d.fence + 1, claimed_until = now() + $2::interval,
+                   next_attempt_at = case when d.next_attempt_at < now() - $3::interval then now()
+                                          else d.next_attempt_at end
+               from due where d.id = due.id returning d.*)
+           select d.id, d.client_id, d.endpoint_id, d.fence, d.event, d.payload, d.rounds,
+                  d.redeliveries, d.next_attempt_at, coalesce(e.url, d.webhook_url) as url,
+                  coalesce(s.reference, b.reference) as reference, c.max_secrecy,
+                  e.disabled_at is null and e.deleted_at is null as is_wanted
+           from claimed d join clients c on c.id = d.client_id
+                left join endpoints e on e.id = d.endpoint_id
+                left join subscriptions s on s.id = d.subscription_id
+                left join batches b on b.id = d.batch_id""",
+        destination,
         timedelta(seconds=hold_s),
         timedelta(seconds=late_s),
     )
     return None if row is None else Claimed(**row)
 
 
-async def put_back(conn: Connection, claimed: Claimed, *, delay_s: float) -> None:
-    """Give a claim up before anything was sent; it is rung for again `delay_s` from now."""
-    await conn.execute(
-        """update deliveries set claimed_until = null, ring_at = now() + $3::interval
-           where id = $1 and fence = $2 and status = 'pending'""",
-        claimed.id,
-        claimed.fence,
-        timedelta(seconds=delay_s),
-    )
-
-
 async def record_round(conn: Connection, claimed: Claimed, ended: Round) -> bool:
-    """Write how a round ended; False when the claim had run out and another sender took over."""
+    """Write how a round ended, with its attempts; False when another sender has taken over since."""
+    attempts = ended.attempts
     done = await conn.fetchval(
-        """update deliveries
-           set status = $3::delivery_status, attempts = attempts + $4, rounds = rounds + 1,
-               last_status_code = $5, last_error = $6, claimed_until = null,
-               next_attempt_at = case when $3::delivery_status = 'pending' then now() + $7::interval
-                                      else next_attempt_at end,
-               ring_at = now() + $7::interval,
-               finished_at = case when $3::delivery_status = 'pending' then null else now() end
-           where id = $1 and fence = $2 and status = 'pending' returning id""",
+        """with ended as (
+               update deliveries
+               set status = $3::delivery_status, attempts = attempts + cardinality($7::timestamptz[]),
+                   rounds = rounds + 1, last_status_code = $4, last_error = $5, claimed_until = null,
+                   next_attempt_at = case when $3::delivery_status = 'pending' then now() + $6::interval
+                                          else next_attempt_at end,
+                   delivered_at = case when $3::delivery_status = 'delivered'
+                                       then coalesce(delivered_at, now()) else delivered_at end,
+                   finished_at = case when $3::delivery_status = 'pending' then null else now() end
+               where id = $1 and fence = $2 and status = 'pending' returning id, attempts),
+           kept as (
+               insert into delivery_attempts (delivery_id, number, started_at, duration_ms, status_code,
+                                              error, answer)
+               select e.id, e.attempts - cardinality($7::timestamptz[]) + a.number, a.started_at,
+                      a.duration_ms, a.status_code, a.error, a.answer
+               from ended e, unnest($7::timestamptz[], $8::real[], $9::smallint[], $10::text[], $11::text[])
+                    with ordinality as a(started_at, duration_ms, status_code, error, answer, number))
+           select id from ended""",
         claimed.id,
         claimed.fence,
         ended.status,
-        ended.requests,
-        ended.status_code,
+        attempts[-1].status_code if attempts else None,
         ended.error,
         timedelta(seconds=ended.delay_s),
+        [one.started_at for one in attempts],
+        [one.duration_s * 1000 for one in attempts],
+        [one.status_code for one in attempts],
+        [one.error for one in attempts],
+        [one.answer for one in attempts],
     )
     return done is not None
 
 
-async def list_to_ring(conn: Connection, *, again_s: float, limit: int) -> list[tuple[UUID, int]]:
-    """Return (id, fence) of deliveries due that nobody was rung for lately; each again `again_s` later."""
+async def give_up_for_endpoint(conn: Connection, endpoint_id: UUID, reason: str) -> None:
+    """pending → dead for all that waits for an endpoint; the caller has locked it.
+
+    What is being sent at the moment ends as its receiver says.
+    """
+    await conn.execute(
+        """update deliveries set status = 'dead', last_error = $2, claimed_until = null, finished_at = now()
+           where endpoint_id = $1 and status = 'pending' and coalesce(claimed_until < now(), true)""",
+        endpoint_id,
+        reason,
+    )
+
+
+async def list_due_destinations(conn: Connection, *, but: Collection[UUID], limit: int) -> list[UUID]:
+    """Return where something is due that nobody is sending; of each destination the index is read once."""
     rows = await conn.fetch(
-        """update deliveries set ring_at = now() + $1::interval
-           where id in (select id from deliveries where status = 'pending' and ring_at <= now()
-                        order by ring_at limit $2 for no key update skip locked)
-           returning id, fence""",
-        timedelta(seconds=again_s),
+        """with recursive waiting as (
+               (select destination from deliveries where status = 'pending' order by destination limit 1)
+               union all
+               select (select d.destination from deliveries d
+                       where d.status = 'pending' and d.destination > w.destination
+                       order by d.destination limit 1)
+               from waiting w where w.destination is not null)
+           select destination from waiting w
+           where destination <> all($1::uuid[]) and exists (
+               select from deliveries d
+               where d.destination = w.destination and d.status = 'pending' and d.next_attempt_at <= now()
+                 and (d.claimed_until is null or d.claimed_until < now()))
+           limit $2""",
+        list(but),
         limit,
     )
-    return [(row["id"], row["fence"]) for row in rows]
+    return [row["destination"] for row in rows]
+
+
+async def _destinations(conn: Connection, statement: str, *arguments: object) -> list[UUID]:
+    rows = await conn.fetch(statement, *arguments)
+    return list(dict.fromkeys(row["destination"] for row in rows if row["status"] == "pending"))

@@ -50,6 +50,18 @@ class TooManyActiveJobsError(AutosError):
     """The client has as many active jobs as it may have."""
 
 
+class TooManyEndpointsError(AutosError):
+    """The client has as many webhook endpoints as it may have."""
+
+
+class UnknownEndpointError(AutosError):
+    """A request names an endpoint that is none of the client's."""
+
+
+class EndpointDisabledError(AutosError):
+    """Nothing is sent to the endpoint before it is enabled again."""
+
+
 class NothingToRetryError(AutosError):
     """The job has not ended, or it ended with every document; the message says which."""
 
@@ -71,6 +83,10 @@ class DatabaseConflictError(DatabaseUnavailableError):
 
 class SchemaError(AutosError):
     """The database holds no schema, or one that this version does not know."""
+
+
+class SecretUnreadableError(AutosError):
+    """A secret at rest cannot be opened: its key is missing, or the row was tampered with."""
 
 
 class EvictingRedisError(AutosError):

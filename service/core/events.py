@@ -13,13 +13,20 @@ import orjson
 from service.core import cnj
 from service.core.batches import Batch
 from service.core.documents import Document, file_name
+from service.core.endpoints import Endpoint
 from service.core.jobs import Job
 from service.core.settings import Settings
 from service.core.states import DocumentStatus
 from service.core.storage import Storage
 
 MOST_DOCUMENTS = 100
-"""Above this many documents the list is left out of a webhook and links become redirects."""
+"""Above this many the list is left out of the event of a job's end; an event of documents has no more."""
+
+FINAL_EVENTS = ("job.completed", "job.partial", "job.failed", "job.cancelled")
+"""What everybody is told who asks for a job with a webhook."""
+
+REQUESTED_EVENTS = ("job.started", "document.available", "document.failed")
+"""What of a job is told on request."""
 
 
 def job_event(job: Job, documents: Sequence[Document]) -> dict[str, Any]:
@@ -42,8 +49,50 @@ def job_event(job: Job, documents: Sequence[Document]) -> dict[str, Any]:
     }
     if len(documents) <= MOST_DOCUMENTS:
         event["documents"] = [_document(document) for document in documents]
-    stored: dict[str, Any] = orjson.loads(orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z))
-    return stored
+    return _stored(event)
+
+
+def started_event(job: Job) -> dict[str, Any]:
+    """Tell that a worker has taken a job up."""
+    return _stored(
+        {
+            "type": "job.started",
+            "timestamp": job.started_at,
+            "process_number": cnj.mask(job.process_number),
+            "job_id": job.id,
+            "sequence": job.sequence,
+            "status": job.status,
+            "created_at": job.created_at,
+        }
+    )
+
+
+def documents_event(job: Job, documents: Sequence[Document], *, kind: str, at: datetime) -> dict[str, Any]:
+    """Tell of documents that came in, or that failed; `kind` is the type of the event."""
+    return _stored(
+        {
+            "type": kind,
+            "timestamp": at,
+            "process_number": cnj.mask(job.process_number),
+            "job_id": job.id,
+            "sequence": job.sequence,
+            "documents": [_document(document) for document in documents],
+        }
+    )
+
+
+def disabled_event(endpoint: Endpoint) -> dict[str, Any]:
+    """Tell that nothing is sent to an endpoint any more; its URL without the query."""
+    return _stored(
+        {
+            "type": "endpoint.disabled",
+            "timestamp": endpoint.disabled_at,
+            "endpoint_id": endpoint.id,
+            "url": endpoint.url.partition("?")[0],
+            "reason": endpoint.disabled_reason,
+            "failing_since": endpoint.failing_since,
+        }
+    )
 
 
 def batch_event(batch: Batch) -> dict[str, Any]:
@@ -61,8 +110,7 @@ def batch_event(batch: Batch) -> dict[str, Any]:
         "created_at": batch.created_at,
         "finished_at": batch.finished_at,
     }
-    stored: dict[str, Any] = orjson.loads(orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z))
-    return stored
+    return _stored(event)
 
 
 def body(
@@ -86,12 +134,19 @@ def body(
         _with_links(item, object_keys.get(UUID(item["id"])), settings, storage, signed_at)
         for item in event.get("documents", ())
     ]
-    sent = {**event, "reference": reference}
+    sent = dict(event)
+    if "endpoint_id" not in event:
+        sent["reference"] = reference
     if "process_number" in event:
         sent["documents_url"] = f"{settings.public_url}/processes/{event['process_number']}/files"
     if "documents" in event:
         sent["documents"] = links
     return orjson.dumps(sent)
+
+
+def _stored(event: Mapping[str, Any]) -> dict[str, Any]:
+    stored: dict[str, Any] = orjson.loads(orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z))
+    return stored
 
 
 def _document(document: Document) -> dict[str, Any]:

@@ -173,6 +173,15 @@ async def widen(conn: Connection, job_id: UUID, *, priority: Priority, filters: 
     return _job(row)
 
 
+async def get(conn: Connection, job_id: UUID) -> Job:
+    """Return a job, whoever asked for it.
+
+    Raises:
+        NotFoundError: no such job.
+    """
+    return _job(await conn.fetchrow(f"select {_COLUMNS} from jobs where id = $1", job_id))
+
+
 async def get_for_client(conn: Connection, job_id: UUID, client_id: UUID) -> Job:
     """Return a job that this client subscribed to.
 

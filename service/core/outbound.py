@@ -10,12 +10,14 @@ import errno
 import re
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from types import SimpleNamespace
 from typing import Any, Literal, TypeAlias
 
 import aiohttp
@@ -38,7 +40,7 @@ __all__ = [
     "parse_destination",
 ]
 
-Kind: TypeAlias = Literal["timeout", "connection", "tls", "refused_destination", "protocol", "busy"]
+Kind: TypeAlias = Literal["timeout", "connection", "tls", "refused_destination", "dns", "protocol", "busy"]
 
 CONNECT_TIMEOUT_S = 5.0
 LOOKUP_TIMEOUT_S = 5.0
@@ -54,11 +56,14 @@ _SPARE_LOOKUP_THREADS = 14
 
 # A time-out and a closed port read the same: the difference would make us somebody's port scanner.
 _NO_ANSWER = "the destination did not answer"
+# So do a name that nobody knows and one that leads inside: the difference would tell the names of a network.
+_NO_ADDRESS = "the destination is not allowed, or its name has no address"
 _PUBLIC_WORDS: Mapping[Kind, str] = {
     "timeout": _NO_ANSWER,
     "connection": _NO_ANSWER,
     "tls": "no trusted TLS connection to the destination could be made",
-    "refused_destination": "the destination is not allowed",
+    "refused_destination": _NO_ADDRESS,
+    "dns": _NO_ADDRESS,
     "protocol": "the destination did not answer with proper HTTP",
     "busy": "too many requests to the destination are under way already",
 }
@@ -87,6 +92,14 @@ class Reply:
     retry_after_s: float | None
     body: str
     duration_s: float
+
+
+@dataclass
+class Timing:
+    """How long the look-up and the connection (with TLS) of one request took; None what did not happen."""
+
+    dns_s: float | None = None
+    connect_s: float | None = None
 
 
 class Outbound:
@@ -126,9 +139,13 @@ class Outbound:
         """
         return await self._request("POST", url, timeout_s=timeout_s, body=body, headers=headers)
 
-    async def probe(self, url: str, *, timeout_s: float) -> Reply:
-        """Ask with HEAD whether anything answers there; otherwise as `post`."""
-        return await self._request("HEAD", url, timeout_s=timeout_s)
+    async def probe(self, url: str, *, timeout_s: float, timing: "Timing | None" = None) -> Reply:
+        """Ask with HEAD whether anything answers there; otherwise as `post`.
+
+        Args:
+            timing: is told how long each step took.
+        """
+        return await self._request("HEAD", url, timeout_s=timeout_s, timing=timing)
 
     async def _request(
         self,
@@ -138,6 +155,7 @@ class Outbound:
         timeout_s: float,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        timing: "Timing | None" = None,
     ) -> Reply:
         to = parse_destination(url, self.policy)
         loop = asyncio.get_running_loop()
@@ -146,7 +164,12 @@ class Outbound:
         try:
             async with asyncio.timeout_at(deadline):
                 response = await self._session.request(
-                    method, to.url, data=body, headers=headers, allow_redirects=False
+                    method,
+                    to.url,
+                    data=body,
+                    headers=headers,
+                    allow_redirects=False,
+                    trace_request_ctx=timing,
                 )
         except (aiohttp.ClientError, OSError) as error:
             raise DeliveryFailedError(_kind(error)) from error
@@ -289,6 +312,7 @@ def _open_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         connector=connector,
         headers={"User-Agent": f"Autos/{__version__} (webhooks)", "Accept-Encoding": "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),
+        trace_configs=[_timed()],
         trust_env=False,
         auto_decompress=False,
         read_bufsize=_READ_BODY_BYTES,
@@ -302,10 +326,35 @@ def _open_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     )
 
 
+def _timed() -> aiohttp.TraceConfig:
+    """Tell the `Timing` of a request, if it has one."""
+
+    async def begin(_session: object, context: SimpleNamespace, _step: object) -> None:
+        context.since = time.monotonic()
+
+    async def note_dns(_session: object, context: SimpleNamespace, _step: object) -> None:
+        if timing := context.trace_request_ctx:
+            timing.dns_s = time.monotonic() - context.since
+            context.since = time.monotonic()
+
+    async def note_connection(_session: object, context: SimpleNamespace, _step: object) -> None:
+        if timing := context.trace_request_ctx:
+            timing.connect_s = time.monotonic() - context.since
+
+    trace = aiohttp.TraceConfig()
+    # The look-up is a part of making the connection.
+    trace.on_connection_create_start.append(begin)
+    trace.on_dns_resolvehost_end.append(note_dns)
+    trace.on_connection_create_end.append(note_connection)
+    return trace
+
+
 def _kind(error: Exception) -> Kind:
     cause: Any = getattr(error, "os_error", error)
     if isinstance(cause, ForbiddenAddressError):
         return "refused_destination"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "dns"
     if isinstance(cause, TimeoutError):
         return "timeout"
     if isinstance(error, aiohttp.ClientSSLError):
@@ -323,7 +372,9 @@ async def _first_text(response: aiohttp.ClientResponse, *, until: float) -> str:
             ):
                 found += part
     # PostgreSQL holds no NUL in a text.
-    return found[:KEPT_BODY_BYTES].decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    text = found[:KEPT_BODY_BYTES].decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    # What was put in the place of bad bytes is longer than they were.
+    return text.encode()[:KEPT_BODY_BYTES].decode("utf-8", "ignore")
 
 
 def _retry_after_s(value: str, *, now: datetime) -> float | None:

@@ -6,10 +6,10 @@ A lost ring loses nothing: the sweep of every worker reads PostgreSQL and rings 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import orjson
 from arq.connections import ArqRedis
@@ -52,16 +52,20 @@ class Queue:
 
     async def ring_job(self, job_id: UUID, fence: int) -> bool:
         """Ring for a pending job; False when Redis did not take it (the sweep will try again)."""
-        return await self._ring(FETCH_PROCESS, JOBS_QUEUE, job_id, fence)
+        # The id holds the fence: rings for one state of a row collapse into one, while the ring after
+        # a claim that died is a new one, which arq would otherwise drop as already running.
+        ring_id = f"{FETCH_PROCESS}:{job_id}:{fence}:{int(time.time()) // _RING_BUCKET_S}"
+        return await self._ring(FETCH_PROCESS, JOBS_QUEUE, job_id, ring_id)
 
-    async def ring_delivery(self, delivery_id: UUID, fence: int) -> bool:
-        """Ring for a pending delivery; False when Redis did not take it."""
-        return await self._ring(DELIVER, DELIVERIES_QUEUE, delivery_id, fence)
+    async def ring_destination(self, destination: UUID) -> bool:
+        """Ring because something is due at a destination; False when Redis did not take it."""
+        # Each ring is one of its own: there may be more to do than the last one found.
+        return await self._ring(DELIVER, DELIVERIES_QUEUE, destination, f"{DELIVER}:{uuid4()}")
 
-    async def ring_deliveries(self, delivery_ids: Sequence[UUID]) -> None:
-        """Ring for new deliveries, until Redis does not take one."""
-        for delivery_id in delivery_ids:
-            if not await self.ring_delivery(delivery_id, 0):
+    async def ring_destinations(self, destinations: Iterable[UUID]) -> None:
+        """Ring for each destination once, until Redis does not take one."""
+        for destination in dict.fromkeys(destinations):
+            if not await self.ring_destination(destination):
                 return
 
     async def heard(self, queue: str, ring_id: str) -> None:
@@ -116,12 +120,9 @@ class Queue:
         async with asyncio.timeout(_RING_TIMEOUT_S):
             await self.redis.ping()
 
-    async def _ring(self, task: str, queue: str, row_id: UUID, fence: int) -> bool:
-        # The id holds the fence: rings for one state of a row collapse into one, while the ring after
-        # a claim that died is a new one, which arq would otherwise drop as already running.
+    async def _ring(self, task: str, queue: str, row_id: UUID, ring_id: str) -> bool:
         if time.monotonic() < self._away_until:
             return False
-        ring_id = f"{task}:{row_id}:{fence}:{int(time.time()) // _RING_BUCKET_S}"
         try:
             async with asyncio.timeout(_RING_TIMEOUT_S):
                 await self.redis.enqueue_job(task, str(row_id), _job_id=ring_id, _queue_name=queue)

@@ -1,11 +1,14 @@
 """Sending one signed webhook, with the quick tries that bridge a passing fault."""
 
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_exponential_jitter
 
 from service.core import signing
+from service.core.deliveries import Attempt
 from service.core.errors import DestinationRefusedError
 from service.core.outbound import DeliveryFailedError, Outbound, Reply
 
@@ -33,11 +36,6 @@ class Try:
         return isinstance(self.error, DeliveryFailedError) and self.error.kind == "connection"
 
     @property
-    def had_no_turn(self) -> bool:
-        """Nothing was sent: too many others are being sent to the same endpoint."""
-        return isinstance(self.error, DeliveryFailedError) and self.error.kind == "busy"
-
-    @property
     def asks_for_a_pause(self) -> bool:
         """A time-out, or an answer that says the receiver is overloaded."""
         if self.reply is not None:
@@ -45,30 +43,44 @@ class Try:
         return isinstance(self.error, DeliveryFailedError) and self.error.kind == "timeout"
 
 
-async def send(
-    outbound: Outbound, url: str, *, secret: bytes, message_id: str, body: bytes, timeout_s: float
-) -> tuple[Try, int]:
-    """Send with up to three quick tries, in one turn; return the last and how many requests were made."""
-    try:
-        async with outbound.turn(url):
-            return await _send_in_turn(
-                outbound, url, secret=secret, message_id=message_id, body=body, timeout_s=timeout_s
-            )
-    except (DeliveryFailedError, DestinationRefusedError) as error:
-        return Try(None, error), 0
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """All requests of one round; the last one decides."""
+
+    last: Try
+    attempts: Sequence[Attempt]
 
 
-async def _send_in_turn(
-    outbound: Outbound, url: str, *, secret: bytes, message_id: str, body: bytes, timeout_s: float
-) -> tuple[Try, int]:
-    last, requests = Try(None, None), 0
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is sent; the same bytes every time, signed anew with each secret, the newest first.
+
+    Attributes:
+        headers: beside those of Standard Webhooks.
+    """
+
+    id: str
+    body: bytes
+    secrets: Sequence[bytes]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def signed_headers(self) -> dict[str, str]:
+        """Return the headers of an attempt that is made now."""
+        timestamp = int(datetime.now(UTC).timestamp())
+        signed = signing.signed_headers(self.secrets, message_id=self.id, timestamp=timestamp, body=self.body)
+        return {"content-type": "application/json", **self.headers, **signed}
+
+
+async def send(outbound: Outbound, url: str, message: Message, *, timeout_s: float) -> Sent:
+    """Send with up to three quick tries."""
+    last = Try(None, None)
+    attempts: list[Attempt] = []
 
     async def once() -> Try:
-        nonlocal last, requests
-        requests += 1
-        last = await _send_once(
-            outbound, url, secret=secret, message_id=message_id, body=body, timeout_s=timeout_s
-        )
+        nonlocal last
+        started_at, started = datetime.now(UTC), time.monotonic()
+        last = await _send_once(outbound, url, message, timeout_s)
+        attempts.append(_attempt(last, started_at, time.monotonic() - started))
         return last
 
     tries = AsyncRetrying(
@@ -78,18 +90,19 @@ async def _send_in_turn(
         retry_error_callback=lambda _: last,
     )
     await tries(once)
-    return last, requests
+    return Sent(last, attempts)
 
 
-async def _send_once(
-    outbound: Outbound, url: str, *, secret: bytes, message_id: str, body: bytes, timeout_s: float
-) -> Try:
-    timestamp = int(datetime.now(UTC).timestamp())
-    headers = {
-        "content-type": "application/json",
-        **signing.signed_headers(secret, message_id=message_id, timestamp=timestamp, body=body),
-    }
+async def _send_once(outbound: Outbound, url: str, message: Message, timeout_s: float) -> Try:
+    headers = message.signed_headers()
     try:
-        return Try(await outbound.post(url, body=body, headers=headers, timeout_s=timeout_s), None)
+        return Try(await outbound.post(url, body=message.body, headers=headers, timeout_s=timeout_s), None)
     except (DeliveryFailedError, DestinationRefusedError) as error:
         return Try(None, error)
+
+
+def _attempt(made: Try, started_at: datetime, duration_s: float) -> Attempt:
+    if made.reply is not None:
+        return Attempt(started_at, made.reply.duration_s, made.reply.status, None, made.reply.body)
+    kind = made.error.kind if isinstance(made.error, DeliveryFailedError) else "refused_destination"
+    return Attempt(started_at, duration_s, None, kind, "")

@@ -1,7 +1,8 @@
 """Every knob of Autos, in one frozen object read once at start-up from the environment."""
 
 import ipaddress
-from typing import Annotated, Self
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -14,6 +15,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.core.key_ring import parse_keys
 
 MIB = 1024 * 1024
 
@@ -105,7 +108,16 @@ class Settings(BaseSettings):
     """How long a stopping process lets running work finish before it hands it back."""
 
     # Webhooks.
+    secret_keys: SecretStr | None = None
+    """Keys for signing secrets at rest: base64 of 32 bytes each, with commas between, the newest first."""
     webhook_allow_private: bool = False
+    webhook_schemes: Annotated[tuple[Literal["https", "http"], ...], NoDecode] = ("https",)
+    webhook_literals: bool = False
+    """Whether a public address may stand in a URL in place of a name."""
+    webhook_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    """Networks that may be called beside the public ones: `10.20.0.0/16,fd12:3456::/32`."""
+    webhook_denied_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names that may not be called, each with all names below it."""
     webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
     webhook_timeout_s: PositiveFloat = 15.0
     webhook_pause_s: PositiveFloat = 60.0
@@ -121,7 +133,11 @@ class Settings(BaseSettings):
         72_000.0,
         86_400.0,
     )
+    endpoint_patience_s: PositiveFloat = 432_000.0
+    """An endpoint that has done nothing but fail for so long is disabled."""
     deliveries_per_worker: PositiveInt = 50
+    slow_deliveries_per_worker: Annotated[int, Field(ge=0)] = 200
+    """Beside those: deliveries whose receiver takes more than a second to answer."""
 
     # The API.
     host: str = "127.0.0.1"
@@ -136,9 +152,23 @@ class Settings(BaseSettings):
         """Return up to which secrecy a client with a ceiling of its own, or none, may have documents."""
         return self.max_secrecy if own is None else min(own, self.max_secrecy)
 
+    @property
+    def key_ring(self) -> list[bytes]:
+        """The keys of `secret_keys`."""
+        return parse_keys(self.secret_keys.get_secret_value()) if self.secret_keys else []
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _read_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        parse_keys(value.get_secret_value() if value else "")
+        return value
+
     @field_validator(
         "portal_redirect_hosts",
         "job_retry_delays_s",
+        "webhook_schemes",
+        "webhook_networks",
+        "webhook_denied_hosts",
         "webhook_ports",
         "webhook_retry_delays_s",
         mode="before",

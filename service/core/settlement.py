@@ -1,10 +1,9 @@
 """The end of a job: documents, final status and one delivery per subscription in one transaction."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from service.core import batches, deliveries, documents, events, jobs, subscriptions
+from service.core import batches, documents, jobs, subscriptions, telling
 from service.core.db import Connection
 from service.core.documents import Counts
 from service.core.errors import JobFinalError, JobSharedError, NotFoundError
@@ -34,7 +33,7 @@ async def settle(
     is_cancelled: bool = False,
     downloaded_bytes: int = 0,
 ) -> list[UUID]:
-    """Write the final status of a job that the caller holds; return the deliveries to ring for.
+    """Write the final status of a job that the caller holds; return the destinations to ring for.
 
     Args:
         error: why the run as a whole failed (the process could not be read, the worker crashed), whatever
@@ -58,11 +57,15 @@ async def settle(
         error_message=error.message if error else None,
         downloaded_bytes=downloaded_bytes,
     )
-    return [*await _tell(conn, final), *await end_batches(conn, await batches.count_down(conn, final.id))]
+    return [
+        *await telling.tell_documents(conn, final.id),
+        *await telling.tell_end(conn, final),
+        *await telling.tell_batches(conn, await batches.count_down(conn, final.id)),
+    ]
 
 
 async def cancel(conn: Connection, job_id: UUID, client_id: UUID) -> list[UUID]:
-    """Cancel a job at its only client's wish; return the deliveries to ring for.
+    """Cancel a job at its only client's wish; return the destinations to ring for.
 
     Its worker finds the fence raised against it at its next heartbeat, within a second while it downloads.
 
@@ -86,28 +89,7 @@ async def cancel(conn: Connection, job_id: UUID, client_id: UUID) -> list[UUID]:
     return await settle(conn, job, error=CANCELLED, is_cancelled=True)
 
 
-async def end_batches(conn: Connection, ended: Sequence[UUID]) -> list[UUID]:
-    """Tell of batches of which the last job has ended; return the deliveries to ring for."""
-    delivery_ids = []
-    for batch_id in ended:
-        batch = await batches.get(conn, batch_id)
-        if batch.webhook_url is not None:
-            event = events.batch_event(batch)
-            delivery_ids += await deliveries.create_for_batch(
-                conn, batch.id, event=event["type"], payload=event
-            )
-    return delivery_ids
-
-
 def _status(counts: Counts, error: Reason | None) -> JobStatus:
     if error is not None or (counts.failed > 0 and counts.completed == 0):
         return JobStatus.FAILED
     return JobStatus.PARTIAL if counts.failed > 0 else JobStatus.COMPLETED
-
-
-async def _tell(conn: Connection, job: Job) -> list[UUID]:
-    subscribed = await subscriptions.list_with_webhook(conn, job.id)
-    if not subscribed:
-        return []
-    event = events.job_event(job, await documents.list_of_job(conn, job.id))
-    return await deliveries.create(conn, [s.id for s in subscribed], event=event["type"], payload=event)

@@ -4,9 +4,9 @@ import base64
 import binascii
 import hashlib
 import hmac
-import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from secrets import token_bytes
 
 TOLERANCE_S = 300
 _PREFIX = "whsec_"
@@ -14,7 +14,7 @@ _PREFIX = "whsec_"
 
 def new_secret() -> bytes:
     """Return 32 random bytes."""
-    return secrets.token_bytes(32)
+    return token_bytes(32)
 
 
 def show_secret(secret: bytes) -> str:
@@ -43,22 +43,28 @@ def sign(secret: bytes, *, message_id: str, timestamp: int, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()
 
 
-def signed_headers(secret: bytes, *, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """Return the three headers of one attempt."""
+def signed_headers(
+    secrets: Sequence[bytes], *, message_id: str, timestamp: int, body: bytes
+) -> dict[str, str]:
+    """Return the three headers of one attempt, signed with each secret, the newest first."""
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": sign(secret, message_id=message_id, timestamp=timestamp, body=body),
+        "webhook-signature": " ".join(
+            sign(secret, message_id=message_id, timestamp=timestamp, body=body) for secret in secrets
+        ),
     }
 
 
-def verify(secret: bytes, headers: Mapping[str, str], body: bytes, *, now: float | None = None) -> bool:
-    """Whether a received message is genuine and at most five minutes old or ahead."""
+def verify(
+    secrets: Sequence[bytes], headers: Mapping[str, str], body: bytes, *, now: float | None = None
+) -> bool:
+    """Whether a received message was signed with any of these and is at most five minutes old or ahead."""
     message_id, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     signatures = headers.get("webhook-signature", "")
     if not message_id or not stamp.isdecimal() or not f"{message_id}{stamp}{signatures}".isascii():
         return False
     if abs((time.time() if now is None else now) - int(stamp)) > TOLERANCE_S:
         return False
-    expected = sign(secret, message_id=message_id, timestamp=int(stamp), body=body)
-    return any(hmac.compare_digest(expected, given) for given in signatures.split())
+    expected = [sign(secret, message_id=message_id, timestamp=int(stamp), body=body) for secret in secrets]
+    return any(hmac.compare_digest(one, given) for one in expected for given in signatures.split())

@@ -6,9 +6,15 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from service.core import deliveries, documents, events, jobs, processes, subscriptions
+from service.core import deliveries, documents, endpoints, jobs, processes, subscriptions, telling
 from service.core.db import Connection
-from service.core.errors import NothingToRetryError, TooManyActiveJobsError
+from service.core.errors import (
+    AutosError,
+    NothingToRetryError,
+    TooManyActiveJobsError,
+    UnknownEndpointError,
+)
+from service.core.events import FINAL_EVENTS
 from service.core.jobs import Job, NewJob
 from service.core.processes import Process
 from service.core.settings import Settings
@@ -27,11 +33,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """The job a caller is now subscribed to; `delivery_ids` are to be rung for after the commit."""
+    """The job a caller is now subscribed to; `destinations` are to be rung for after the commit."""
 
     job: Job
     outcome: Outcome
-    delivery_ids: list[UUID]
+    destinations: list[UUID]
 
 
 async def submit(
@@ -41,9 +47,10 @@ async def submit(
 
     Raises:
         TooManyActiveJobsError: it would have needed one job too many.
+        UnknownEndpointError: it names an endpoint that is none of the client's.
     """
     (met,) = await submit_many(conn, [wish], client_id, settings=settings, most_active=most_active)
-    if isinstance(met, TooManyActiveJobsError):
+    if isinstance(met, AutosError):
         raise met
     return met
 
@@ -55,11 +62,11 @@ async def submit_many(
     *,
     settings: Settings,
     most_active: int | None = None,
-) -> list[Submission | TooManyActiveJobsError]:
+) -> list[Submission | TooManyActiveJobsError | UnknownEndpointError]:
     """Subscribe the client to the jobs that bring the processes in, inside the caller's transaction.
 
     All requests for one process pass one after the other (the lock on its row), so that fifty at once
-    make one job. After the commit the caller rings for the jobs (when created) and the deliveries.
+    make one job. After the commit the caller rings for the jobs (when created) and the destinations.
 
     Args:
         most_active: jobs that the client may have at once; None for the setting.
@@ -67,6 +74,17 @@ async def submit_many(
     Returns:
         For each wish, in their order, its submission or the error for which there is none.
     """
+    named = {wish.endpoint_id for wish in wishes if wish.endpoint_id}
+    unknown = named - await endpoints.list_known(conn, list(named), client_id) if named else named
+    good = [wish for wish in wishes if wish.endpoint_id not in unknown]
+    met = iter(await _submit(conn, good, client_id, settings=settings, most_active=most_active))
+    error = UnknownEndpointError("there is no such endpoint")
+    return [error if wish.endpoint_id in unknown else next(met) for wish in wishes]
+
+
+async def _submit(
+    conn: Connection, wishes: Sequence[Wish], client_id: UUID, *, settings: Settings, most_active: int | None
+) -> list[Submission | TooManyActiveJobsError]:
     found = await _lock(conn, {wish.number for wish in wishes})
     most = most_active or settings.max_active_jobs
     created = await _create(conn, found.new_jobs(wishes, settings), client_id, most=most)
@@ -82,13 +100,14 @@ async def retry(
     client_id: UUID,
     *,
     webhook_url: str | None,
+    endpoint_id: UUID | None,
     settings: Settings,
     most_active: int | None = None,
 ) -> Submission:
     """Ask again for a process whose job left documents out: what is available stays, the rest is tried anew.
 
     Args:
-        webhook_url: where the new job is told; the URLs of the old one when None.
+        webhook_url: where the new job is told; with `endpoint_id` None too, where the old one was.
 
     Raises:
         NotFoundError: no such job, or somebody else's.
@@ -100,16 +119,25 @@ async def retry(
     if job.status is JobStatus.COMPLETED:
         raise NothingToRetryError("the job ended with every document")
     asked = await subscriptions.list_of_client(conn, job_id, client_id)
-    told = [one for one in asked if one.webhook_url] or asked[:1]
+    asked = [one for one in asked if one.is_told] or asked[:1]
+    is_elsewhere = webhook_url is not None or endpoint_id is not None
     wishes = [
-        Wish(job.process_number, webhook_url or one.webhook_url, one.reference, job.priority, job.filters)
-        for one in told
+        Wish(
+            job.process_number,
+            webhook_url if is_elsewhere else one.webhook_url,
+            endpoint_id if is_elsewhere else one.endpoint_id,
+            tuple(event for event in one.events or () if event not in FINAL_EVENTS),
+            one.reference,
+            job.priority,
+            job.filters,
+        )
+        for one in asked
     ]
     submissions = [
         await submit(conn, wish, client_id, settings=settings, most_active=most_active) for wish in wishes
     ]
-    ids = [delivery_id for one in submissions for delivery_id in one.delivery_ids]
-    return Submission(submissions[0].job, submissions[0].outcome, ids)
+    destinations = [destination for one in submissions for destination in one.destinations]
+    return Submission(submissions[0].job, submissions[0].outcome, destinations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,19 +226,26 @@ async def _join(conn: Connection, job: Job, wish: Wish) -> Job:
 
 async def _subscribe(conn: Connection, met: Sequence[_Met], client_id: UUID) -> list[Submission]:
     wanted = [
-        NewSubscription(one.job.id, one.job.created_at, one.wish.webhook_url, one.wish.reference)
+        NewSubscription(
+            one.job.id,
+            one.job.created_at,
+            one.wish.webhook_url,
+            one.wish.endpoint_id,
+            (*FINAL_EVENTS, *one.wish.events) if one.wish.webhook_url else None,
+            one.wish.reference,
+        )
         for one in met
     ]
     submissions = []
-    for one, subscription_id in zip(met, await subscriptions.add(conn, wanted, client_id), strict=True):
-        is_told_now = one.outcome is Outcome.CACHED and one.wish.webhook_url is not None
-        delivery_ids = await _tell_now(conn, one.job, subscription_id) if is_told_now else []
-        submissions.append(Submission(one.job, one.outcome, delivery_ids))
+    ids = await subscriptions.add(conn, wanted, client_id)
+    for one, new, subscription_id in zip(met, wanted, ids, strict=True):
+        is_told_now = one.outcome is Outcome.CACHED and new.is_told
+        destinations = await _tell_now(conn, one.job, subscription_id) if is_told_now else []
+        submissions.append(Submission(one.job, one.outcome, destinations))
     return submissions
 
 
 async def _tell_now(conn: Connection, job: Job, subscription_id: UUID) -> list[UUID]:
-    event = events.job_event(job, await documents.list_of_job(conn, job.id))
-    ids = await deliveries.create(conn, [subscription_id], event=event["type"], payload=event)
+    told = await telling.tell_end(conn, job, [subscription_id])
     # Who asks again for what still waits to be sent is there to take it, whatever happened before.
-    return ids + await deliveries.hurry(conn, subscription_id)
+    return told + await deliveries.hurry(conn, subscription_id)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
 
+import asyncpg
+
 from service.core.db import Connection
 
 
@@ -15,40 +17,70 @@ class NewSubscription:
     job_id: UUID
     job_created_at: datetime
     webhook_url: str | None
+    endpoint_id: UUID | None
+    events: tuple[str, ...] | None
     reference: str | None
 
     @property
-    def sameness(self) -> tuple[UUID, str | None, str | None]:
+    def is_told(self) -> bool:
+        """Whether it names a place for webhooks."""
+        return self.webhook_url is not None or self.endpoint_id is not None
+
+    @property
+    def sameness(self) -> tuple[object, ...]:
         """What a repeated call has in common with the first."""
-        return self.job_id, self.webhook_url, self.reference
+        return self.job_id, self.webhook_url, self.endpoint_id, self.events, self.reference
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One row; without `webhook_url` the caller polls."""
+    """One row; with neither `webhook_url` nor `endpoint_id` the caller polls."""
 
     id: UUID
     job_id: UUID
     client_id: UUID
     webhook_url: str | None
+    endpoint_id: UUID | None
+    events: tuple[str, ...] | None
     reference: str | None
     created_at: datetime
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it names a place for webhooks."""
+        return self.webhook_url is not None or self.endpoint_id is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanting:
+    """Subscriptions that want one type of event and were told as much of it: up to this part."""
+
+    event: str
+    told_part: int
+    subscription_ids: list[UUID]
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookState:
-    """What has become of the webhook that a client asked for; `url` still has its query."""
+    """What has become of the webhook that a client asked for; `url` still has its query.
+
+    An endpoint's URL is the one that it has now.
+    """
 
     url: str | None
+    endpoint_id: UUID | None
     sent_at: datetime | None
     attempts: int
     last_error: str | None
     reference: str | None
 
 
-NO_WEBHOOK = WebhookState(None, None, 0, None, None)
+NO_WEBHOOK = WebhookState(None, None, None, 0, None, None)
 
-_COLUMNS = "id, job_id, client_id, webhook_url, reference, created_at"
+# The delivery that tells of a job's end; there is one at most.
+_OF_THE_END = "d.subscription_id = s.id and d.event like 'job.%' and d.event <> 'job.started'"
+
+_COLUMNS = "id, job_id, client_id, webhook_url, endpoint_id, events, reference, created_at"
 
 
 async def add(conn: Connection, wanted: Sequence[NewSubscription], client_id: UUID) -> list[UUID]:
@@ -59,49 +91,74 @@ async def add(conn: Connection, wanted: Sequence[NewSubscription], client_id: UU
     before the call. The caller holds the processes' locks, so two cannot pass here at once.
     """
     rows = await conn.fetch(
-        """select s.id, s.job_id, s.webhook_url, s.reference
-           from subscriptions s left join deliveries d on d.subscription_id = s.id
-           where s.client_id = $1 and s.job_id = any($2::uuid[])
-             and (s.webhook_url is null or d.id is null
-                  or (d.status = 'pending' and coalesce(d.claimed_until < now(), true)))""",
+        f"""select s.id, s.job_id, s.webhook_url, s.endpoint_id, s.events, s.reference
+            from subscriptions s left join deliveries d on {_OF_THE_END}
+            where s.client_id = $1 and s.job_id = any($2::uuid[])
+              and (coalesce(s.webhook_url, s.endpoint_id::text) is null or d.id is null
+                   or (d.status = 'pending' and coalesce(d.claimed_until < now(), true)))""",
         client_id,
         [one.job_id for one in wanted],
     )
-    ids = {(row["job_id"], row["webhook_url"], row["reference"]): row["id"] for row in rows}
+    ids = {_sameness(row): row["id"] for row in rows}
     new = {one.sameness: one for one in wanted if one.sameness not in ids}
     ids |= {sameness: uuid4() for sameness in new}
     await conn.execute(
-        """insert into subscriptions (id, job_id, client_id, webhook_url, reference, job_created_at)
-           select id, job_id, $1, webhook_url, reference, job_created_at
-           from unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::timestamptz[])
-                as r(id, job_id, webhook_url, reference, job_created_at)""",
+        """insert into subscriptions (id, job_id, client_id, webhook_url, endpoint_id, events, reference,
+                                      job_created_at)
+           select id, job_id, $1, webhook_url, endpoint_id, string_to_array(events, ','), reference,
+                  job_created_at
+           from unnest($2::uuid[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[],
+                       $8::timestamptz[])
+                as r(id, job_id, webhook_url, endpoint_id, events, reference, job_created_at)""",
         client_id,
         [ids[sameness] for sameness in new],
         [one.job_id for one in new.values()],
         [one.webhook_url for one in new.values()],
+        [one.endpoint_id for one in new.values()],
+        [None if one.events is None else ",".join(one.events) for one in new.values()],
         [one.reference for one in new.values()],
         [one.job_created_at for one in new.values()],
     )
     return [ids[one.sameness] for one in wanted]
 
 
-async def list_with_webhook(conn: Connection, job_id: UUID) -> list[Subscription]:
-    """Return the job's subscriptions that want a webhook."""
-    rows = await conn.fetch(
-        f"select {_COLUMNS} from subscriptions where job_id = $1 and webhook_url is not null", job_id
+async def is_anyone_told(conn: Connection, job_id: UUID) -> bool:
+    """Whether any subscription to the job names a place for webhooks."""
+    told: bool = await conn.fetchval(
+        """select exists (select from subscriptions
+                          where job_id = $1 and coalesce(webhook_url, endpoint_id::text) is not null)""",
+        job_id,
     )
-    return [Subscription(**row) for row in rows]
+    return told
+
+
+async def list_wanting(conn: Connection, job_id: UUID, events: Sequence[str]) -> list[Wanting]:
+    """Return who of the job's subscribers wants events of these types, by how much of them it was told."""
+    rows = await conn.fetch(
+        """select event, told_part, array_agg(id) as subscription_ids from (
+               select s.id, w.event, coalesce((select max(part) from deliveries d
+                      where d.subscription_id = s.id and d.event = w.event), 0) as told_part
+               from subscriptions s left join endpoints e on e.id = s.endpoint_id
+                    join unnest($2::text[]) w(event) on w.event = any(coalesce(e.events, s.events))
+               where s.job_id = $1 and e.deleted_at is null) wanting
+           group by event, told_part""",
+        job_id,
+        events,
+    )
+    return [Wanting(**row) for row in rows]
 
 
 async def list_of_client(conn: Connection, job_id: UUID, client_id: UUID) -> list[Subscription]:
-    """Return what a client asked for of this job, each URL and reference once, the oldest first."""
+    """Return what a client asked for of this job, each place and reference once, the oldest first."""
     rows = await conn.fetch(
-        f"""select distinct on (webhook_url, reference) {_COLUMNS} from subscriptions
-            where job_id = $1 and client_id = $2 order by webhook_url, reference, created_at""",
+        f"""select distinct on (webhook_url, endpoint_id, reference) {_COLUMNS} from subscriptions
+            where job_id = $1 and client_id = $2
+            order by webhook_url, endpoint_id, reference, created_at""",
         job_id,
         client_id,
     )
-    return sorted((Subscription(**row) for row in rows), key=lambda one: one.created_at)
+    asked = [Subscription(**{**row, "events": _events(row)}) for row in rows]
+    return sorted(asked, key=lambda one: one.created_at)
 
 
 async def list_clients(conn: Connection, job_id: UUID) -> set[UUID]:
@@ -120,19 +177,33 @@ async def webhook_states(
 ) -> dict[UUID, WebhookState]:
     """Return for each job the webhook that the client asked for last, and the reference it gave last."""
     rows = await conn.fetch(
-        """select distinct on (s.job_id) s.job_id, s.webhook_url as url, d.attempts, d.last_error,
-                  case when d.status = 'delivered' then d.finished_at end as sent_at,
+        f"""select distinct on (s.job_id) s.job_id, coalesce(e.url, s.webhook_url) as url, s.endpoint_id,
+                  d.attempts, d.last_error, d.delivered_at as sent_at,
                   first_value(s.reference) over (
                       partition by s.job_id order by s.reference is null, s.created_at desc) as reference
-           from subscriptions s left join deliveries d on d.subscription_id = s.id
+           from subscriptions s left join deliveries d on {_OF_THE_END}
+                left join endpoints e on e.id = s.endpoint_id
            where s.job_id = any($1::uuid[]) and s.client_id = $2
-           order by s.job_id, s.webhook_url is null, s.created_at desc""",
+           order by s.job_id, coalesce(s.webhook_url, s.endpoint_id::text) is null, s.created_at desc""",
         job_ids,
         client_id,
     )
     states = dict.fromkeys(job_ids, NO_WEBHOOK)
     for row in rows:
         states[row["job_id"]] = WebhookState(
-            row["url"], row["sent_at"], row["attempts"] or 0, row["last_error"], row["reference"]
+            row["url"],
+            row["endpoint_id"],
+            row["sent_at"],
+            row["attempts"] or 0,
+            row["last_error"],
+            row["reference"],
         )
     return states
+
+
+def _sameness(row: asyncpg.Record) -> tuple[object, ...]:
+    return row["job_id"], row["webhook_url"], row["endpoint_id"], _events(row), row["reference"]
+
+
+def _events(row: asyncpg.Record) -> tuple[str, ...] | None:
+    return None if row["events"] is None else tuple(row["events"])

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from service.core.states import Priority
 
@@ -20,7 +21,9 @@ class Wish:
 
     Attributes:
         number: its 20 digits.
-        webhook_url: in canonical form; None for who polls.
+        webhook_url: in canonical form; None for who polls, or names an endpoint.
+        endpoint_id: the client's endpoint that is told in place of a URL.
+        events: the types of event that `webhook_url` is told of beside a job's end; an endpoint has its own.
         reference: the caller's own name for it, echoed wherever the job is shown.
         deadline_s: seconds after which a job made for this wish ends with what it has; None for the setting.
         max_age_s: how old the portal's list of documents may be at most; None for the setting.
@@ -28,6 +31,8 @@ class Wish:
 
     number: str
     webhook_url: str | None = None
+    endpoint_id: UUID | None = None
+    events: tuple[str, ...] = ()
     reference: str | None = None
     priority: Priority = Priority.NORMAL
     filters: Filters = None

@@ -14,7 +14,7 @@ from service.core.db import Connection
 from service.core.errors import NotFoundError
 from service.core.jobs import Job, Search
 from service.core.states import JobStatus
-from service.cursors import read_cursor, write_cursor
+from service.cursors import cut_page, read_cursor
 from service.keys import CLIENT, DATABASE, QUEUE, SETTINGS, STORAGE
 from service.load import Kind
 from service.middleware import taken_as
@@ -106,13 +106,9 @@ async def _page_of_jobs(request: web.Request, query: JobListQuery) -> JobListAns
         after=read_cursor(query.cursor, query),
     )
     async with request.app[DATABASE].connection() as conn:
-        # One more than the page has: whether there is a next one.
         found = await jobs.list_found(conn, search, request[CLIENT].id, limit=query.limit + 1)
-        items = await _summaries(conn, found[: query.limit], request[CLIENT].id)
-    cursor = None
-    if len(found) > query.limit:
-        last = found[query.limit - 1]
-        cursor = write_cursor((last.created_at, last.id), query)
+        page, cursor = cut_page(found, query, limit=query.limit)
+        items = await _summaries(conn, page, request[CLIENT].id)
     return JobListAnswer(items=items, next_cursor=cursor, missing=None)
 
 
@@ -142,9 +138,9 @@ async def cancel_job(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     job_id, app = path_uuid(request, "job_id"), request.app
     client_id = request[CLIENT].id
-    delivery_ids = await app[DATABASE].in_transaction(lambda conn: settlement.cancel(conn, job_id, client_id))
+    destinations = await app[DATABASE].in_transaction(lambda conn: settlement.cancel(conn, job_id, client_id))
     crash_point("job.cancelled")
-    await app[QUEUE].ring_deliveries(delivery_ids)
+    await app[QUEUE].ring_destinations(destinations)
     async with app[DATABASE].connection() as conn:
         job = await jobs.get_for_client(conn, job_id, client_id)
     return await show_status(request, job)

@@ -27,12 +27,14 @@ async def get_process(request: web.Request) -> web.Response:
     """Answer what is known at once; with `auto_download` see to it that the documents come in."""
     number = cnj.parse_process_number(request.match_info["number"])
     query = read_query(request, ProcessQuery)
-    if query.webhook_url is not None and not query.auto_download:
-        raise problems.invalid("#/webhook_url", "needs auto_download: without a job there is nothing to tell")
     if query.auto_download:
         need_scope(request, "write")
-        options = JobOptions(webhook_url=query.webhook_url, force_refresh=query.force_refresh)
+        told = query.model_dump(include={"webhook_url", "webhook_endpoint_id"})
+        options = JobOptions(**told, force_refresh=query.force_refresh)
         await submit(request, number, options)
+    elif query.webhook_url is not None or query.webhook_endpoint_id is not None:
+        name = "webhook_endpoint_id" if query.webhook_url is None else "webhook_url"
+        raise problems.invalid(f"#/{name}", "needs auto_download: without a job there is nothing to tell")
     app = request.app
     async with app[DATABASE].connection() as conn:
         job = await jobs.latest_for_client(conn, number, request[CLIENT].id)

@@ -10,11 +10,11 @@ from aiohttp import web
 
 from service import answers, problems
 from service.contract import Operation
-from service.core import batches, cnj, idempotency, settlement, submission, subscriptions
+from service.core import batches, cnj, endpoints, idempotency, submission, subscriptions, telling
 from service.core.batches import NewItem
 from service.core.crash_points import crash_point
 from service.core.db import Connection
-from service.core.errors import AutosError, DestinationRefusedError, TooManyActiveJobsError
+from service.core.errors import AutosError, DestinationRefusedError
 from service.core.idempotency import KeptAnswer, KeyedRequest
 from service.core.outbound import OutboundPolicy, parse_destination
 from service.core.settings import Settings
@@ -55,7 +55,7 @@ class Created:
 
     answer: KeptAnswer
     submissions: Sequence[Submission] = ()
-    delivery_ids: list[UUID] = field(default_factory=list)
+    destinations: list[UUID] = field(default_factory=list)
 
 
 class _Limits(TypedDict):
@@ -108,7 +108,12 @@ async def retry_job(request: web.Request) -> web.Response:
 
     async def create(conn: Connection) -> Created:
         submitted = await submission.retry(
-            conn, job_id, request[CLIENT].id, webhook_url=url, **_limits(request)
+            conn,
+            job_id,
+            request[CLIENT].id,
+            webhook_url=url,
+            endpoint_id=body.webhook_endpoint_id,
+            **_limits(request),
         )
         return await _created_job(conn, request, submitted)
 
@@ -133,11 +138,12 @@ async def create_batch(request: web.Request) -> web.Response:
     else:
         read_query(request, NoQuery)
         body = await read_batch_json(request, BatchRequest)
-        options = BatchQuery.model_validate(body.model_dump(include=set(BatchQuery.model_fields)))
+        options = BatchQuery(**body.model_dump(include=set(BatchQuery.model_fields)))
         checked_webhook_url(request, body.webhook_url)
         shared = body.model_dump(include=set(JobOptions.model_fields))
         asked = [JobRequest(process_number=number, **shared) for number in body.process_numbers]
     batch_url = checked_webhook_url(request, options.batch_webhook_url, pointer="#/batch_webhook_url")
+    await _need_endpoint(request, options.batch_webhook_endpoint_id)
     wishes = [_wish_or_problem(request, one) for one in asked]
     names = [one.process_number if isinstance(one, JobRequest) else "" for one in asked]
 
@@ -145,7 +151,12 @@ async def create_batch(request: web.Request) -> web.Response:
         met = await _meet(conn, request, wishes)
         items = [_item(request, name, wish, one) for name, wish, one in zip(names, wishes, met, strict=True)]
         batch_id = await batches.create(
-            conn, items, request[CLIENT].id, reference=options.batch_reference, webhook_url=batch_url
+            conn,
+            items,
+            request[CLIENT].id,
+            reference=options.batch_reference,
+            webhook_url=batch_url,
+            endpoint_id=options.batch_webhook_endpoint_id,
         )
         return await _created_batch(conn, request, batch_id, met)
 
@@ -185,10 +196,25 @@ def checked_webhook_url(
         raise problems.invalid(pointer, str(error)) from error
 
 
+async def _need_endpoint(request: web.Request, endpoint_id: UUID | None) -> None:
+    """Refuse a batch that names an endpoint which is none of the client's.
+
+    Raises:
+        ProblemError: 422; nothing has been written.
+    """
+    if endpoint_id is None:
+        return
+    async with request.app[DATABASE].connection() as conn:
+        if not await endpoints.list_known(conn, [endpoint_id], request[CLIENT].id):
+            raise problems.invalid("#/batch_webhook_endpoint_id", "there is no such endpoint")
+
+
 def _wish(request: web.Request, number: str, options: JobOptions) -> Wish:
     return Wish(
         number=cnj.parse_process_number(number),
         webhook_url=checked_webhook_url(request, options.webhook_url),
+        endpoint_id=options.webhook_endpoint_id,
+        events=tuple(sorted(set(options.webhook_events))),
         reference=options.reference,
         priority=options.priority,
         filters=options.filter.filters() if options.filter else None,
@@ -216,7 +242,7 @@ async def _meet(
         )
     )
     answered = [next(met) if isinstance(wish, Wish) else wish for wish in wishes]
-    return [translate(one) if isinstance(one, TooManyActiveJobsError) else one for one in answered]
+    return [translate(one) if isinstance(one, AutosError) else one for one in answered]
 
 
 def _item(
@@ -256,7 +282,7 @@ async def _create_once(request: web.Request, asked: bytes, create: Create) -> we
     if created is None:
         headers["Idempotent-Replayed"] = "true"
     else:
-        await _ring(request, created.submissions, created.delivery_ids)
+        await _ring(request, created.submissions, created.destinations)
     if answer.status == 202:
         headers["Retry-After"] = _POLL_AGAIN_S
     return answers.body_response(answer.body, status=answer.status, headers=headers)
@@ -276,14 +302,14 @@ async def _created_batch(
 ) -> Created:
     batch = await batches.get(conn, batch_id)
     # Everything was there already: the batch has ended with its beginning.
-    delivery_ids = await settlement.end_batches(conn, [batch_id] if batch.finished_at else [])
+    destinations = await telling.tell_batches(conn, [batch_id] if batch.finished_at else [])
     answer = answers.batch_answer(batch, await batches.list_items(conn, batch_id))
     location = f"{api_prefix(request)}/batches/{batch_id}"
     kept = KeptAnswer(200 if batch.finished_at else 202, location, answers.encode(answer))
-    return Created(kept, [one for one in met if isinstance(one, Submission)], delivery_ids)
+    return Created(kept, [one for one in met if isinstance(one, Submission)], destinations)
 
 
-async def _ring(request: web.Request, submissions: Sequence[Submission], delivery_ids: list[UUID]) -> None:
+async def _ring(request: web.Request, submissions: Sequence[Submission], destinations: list[UUID]) -> None:
     """Ring for what was written; a ring that Redis does not take is the sweep's to repeat."""
     crash_point("submission.committed")
     queue = request.app[QUEUE]
@@ -291,6 +317,6 @@ async def _ring(request: web.Request, submissions: Sequence[Submission], deliver
     for job in new[:_MOST_RINGS]:
         if not await queue.ring_job(job.id, job.fence):
             break
-    told = [delivery_id for one in submissions for delivery_id in one.delivery_ids]
-    await queue.ring_deliveries([*told, *delivery_ids][:_MOST_RINGS])
+    told = [destination for one in submissions for destination in one.destinations]
+    await queue.ring_destinations([*told, *destinations][:_MOST_RINGS])
     crash_point("submission.rung")

@@ -1,7 +1,7 @@
 """The four tools for those who build a receiver. They call out under the same guard as deliveries."""
 
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import orjson
 from aiohttp import web
@@ -9,15 +9,16 @@ from pydantic import ValidationError
 
 from service import answers, problems
 from service.contract import OBJECT, Operation
-from service.core import signing
+from service.core import deliveries, doctor, endpoints, signing, signing_secrets
+from service.core.doctor import Diagnosis
 from service.core.errors import DestinationRefusedError
 from service.core.outbound import DeliveryFailedError, OutboundPolicy, parse_destination
-from service.core.sending import send
+from service.core.sending import Message, Sent, Try, send
 from service.handlers.submissions import checked_webhook_url
-from service.keys import CLIENT, OUTBOUND, SETTINGS
-from service.request_schemas import NoQuery, WebhookQuery, WebhookRequest
+from service.keys import CLIENT, DATABASE, KEY_RING, OUTBOUND, SETTINGS
+from service.request_schemas import NoQuery, ReceiverQuery, ReceiverRequest, WebhookQuery, WebhookRequest
 from service.requests import read_json, read_object, read_query
-from service.schemas import ConnectivityAnswer, EchoAnswer, SendTestAnswer, ValidateAnswer
+from service.schemas import CheckAnswer, ConnectivityAnswer, EchoAnswer, SendTestAnswer, ValidateAnswer
 
 _TEST_TIMEOUT_S = 15.0
 
@@ -42,48 +43,72 @@ async def validate_webhook(request: web.Request) -> web.Response:
 
 
 @Operation(
-    "webhooks", {200: ConnectivityAnswer}, body=WebhookRequest, is_body_needed=False, query=WebhookQuery
+    "webhooks",
+    {200: ConnectivityAnswer},
+    query=ReceiverQuery,
+    body=ReceiverRequest,
+    is_body_needed=False,
+    problems=(problems.NOT_FOUND,),
 )
 async def test_connectivity(request: web.Request) -> web.Response:
-    """Ask the receiver for a sign of life: any HTTP answer counts."""
-    asked = await _read(request)
-    url = checked_webhook_url(request, asked.webhook_url) or ""
+    """Ask the receiver for a sign of life, and say how far that came: any HTTP answer counts."""
     app = request.app
+    url, _ = await _receiver(request)
     try:
         async with app[OUTBOUND].turn(url):
-            reply = await app[OUTBOUND].probe(url, timeout_s=app[SETTINGS].webhook_timeout_s)
-    except (DeliveryFailedError, DestinationRefusedError) as error:
-        answer = ConnectivityAnswer(success=False, status_code=None, response_time_ms=None, error=str(error))
-    else:
-        elapsed_ms = round(reply.duration_s * 1000, 1)
-        answer = ConnectivityAnswer(
-            success=True, status_code=reply.status, response_time_ms=elapsed_ms, error=None
+            found = await doctor.examine(app[OUTBOUND], url, timeout_s=app[SETTINGS].webhook_timeout_s)
+    except DeliveryFailedError as busy:
+        found = Diagnosis([], None, None, str(busy))
+    checks = [
+        CheckAnswer(
+            check=one.step, ok=one.is_well, explanation=one.explanation, time_ms=_milliseconds(one.duration_s)
         )
+        for one in found.findings
+    ]
+    answer = ConnectivityAnswer(
+        success=found.status is not None,
+        status_code=found.status,
+        response_time_ms=_milliseconds(found.duration_s),
+        error=found.error,
+        checks=checks,
+    )
     return answers.json_response(answer)
 
 
-@Operation("webhooks", {200: SendTestAnswer}, query=WebhookQuery, body=WebhookRequest, is_body_needed=False)
+def _milliseconds(duration_s: float | None) -> float | None:
+    return None if duration_s is None else round(duration_s * 1000, 1)
+
+
+@Operation(
+    "webhooks",
+    {200: SendTestAnswer},
+    query=ReceiverQuery,
+    body=ReceiverRequest,
+    is_body_needed=False,
+    problems=(problems.NOT_FOUND,),
+)
 async def send_test(request: web.Request) -> web.Response:
     """Send a signed `webhook.test` event, with the quick tries of a real delivery."""
-    asked = await _read(request)
-    url = checked_webhook_url(request, asked.webhook_url) or ""
-    message_id = f"msg_{uuid4().hex}"
-    last, requests = await send(
-        request.app[OUTBOUND],
-        url,
-        secret=request[CLIENT].webhook_secret,
-        message_id=message_id,
-        body=_test_event(),
-        # All tries together stay below the minute after which a proxy gives a caller up.
-        timeout_s=min(request.app[SETTINGS].webhook_timeout_s, _TEST_TIMEOUT_S),
-    )
+    app = request.app
+    url, endpoint_id = await _receiver(request)
+    async with app[DATABASE].connection() as conn:
+        secrets = await signing_secrets.list_live(conn, app[KEY_RING], request[CLIENT].id, endpoint_id)
+    message = Message(deliveries.message_id(uuid4()), _test_event(), secrets)
+    # All tries together stay below the minute after which a proxy gives a caller up.
+    timeout_s = min(app[SETTINGS].webhook_timeout_s, _TEST_TIMEOUT_S)
+    try:
+        async with app[OUTBOUND].turn(url):
+            sent = await send(app[OUTBOUND], url, message, timeout_s=timeout_s)
+    except DeliveryFailedError as busy:
+        sent = Sent(Try(None, busy), ())
+    last = sent.last
     status_code = last.reply.status if last.reply else None
     error = None if last.is_accepted else str(last.error or f"the receiver answered {status_code}")
     answer = SendTestAnswer(
         success=last.is_accepted,
         status_code=status_code,
-        attempts=requests,
-        message_id=message_id,
+        attempts=len(sent.attempts),
+        message_id=message.id,
         error=error,
     )
     return answers.json_response(answer)
@@ -95,7 +120,11 @@ async def test_receiver(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     body, payload = await read_object(request)
     signed = "webhook-signature" in request.headers
-    is_valid = signing.verify(request[CLIENT].webhook_secret, request.headers, body) if signed else None
+    app, is_valid = request.app, None
+    if signed:
+        async with app[DATABASE].connection() as conn:
+            secrets = await signing_secrets.list_live(conn, app[KEY_RING], request[CLIENT].id)
+        is_valid = signing.verify(secrets, request.headers, body)
     answer = EchoAnswer(received=True, payload_keys=list(payload), payload=payload, signature_valid=is_valid)
     try:
         return answers.json_response(answer)
@@ -110,6 +139,20 @@ async def _read(request: web.Request) -> WebhookRequest:
         read_query(request, NoQuery)
         return await read_json(request, WebhookRequest)
     return read_query(request, WebhookRequest)
+
+
+async def _receiver(request: web.Request) -> tuple[str, UUID | None]:
+    """Return the URL to call, and whose it is when that is an endpoint's."""
+    if request.can_read_body:
+        read_query(request, NoQuery)
+        asked = await read_json(request, ReceiverRequest)
+    else:
+        asked = read_query(request, ReceiverRequest)
+    if asked.endpoint_id is None:
+        return checked_webhook_url(request, asked.webhook_url) or "", None
+    async with request.app[DATABASE].connection() as conn:
+        endpoint = await endpoints.get(conn, asked.endpoint_id, request[CLIENT].id)
+    return endpoint.url, endpoint.id
 
 
 def _test_event() -> bytes:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.core.key_ring import new_key
 from service.core.signing import new_secret, parse_secret, show_secret
 from service.sandbox.state import SandboxError, kept_secret
 
@@ -66,6 +67,10 @@ class Plan:
         except ValueError as error:
             raise SandboxError(f"AUTOS_SANDBOX_WEBHOOK_SECRET: {error}") from None
         return secret
+
+    def secret_keys(self) -> str:
+        """Return the key that seals secrets: AUTOS_SECRET_KEYS, else one made once and kept."""
+        return self.caller.get("AUTOS_SECRET_KEYS") or kept_secret(self.state_dir / "secret.keys", new_key)
 
     def environ(self, backends: Mapping[str, str], portal_url: str) -> dict[str, str]:
         """Return the environment of API and worker.

@@ -65,7 +65,7 @@ async def take(request: web.Request) -> web.Response:
     received = Received(
         request.headers.get("webhook-id"),
         request.headers.get("webhook-timestamp"),
-        verify(request.app[_SECRET], request.headers, raw),
+        verify([request.app[_SECRET]], request.headers, raw),
         _parse(raw),
     )
     request.app[_RECEIVED].appendleft(received)

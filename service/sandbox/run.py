@@ -44,6 +44,7 @@ async def run(plan: Plan) -> None:
         receiver = create_receiver(secret)
         receiver_url = await stack.enter_async_context(open_site(receiver, port=plan.port + 1))
         environ = plan.environ(backends.environ(plan.caller), portal_url + PREFIX)
+        environ["AUTOS_SECRET_KEYS"] = plan.secret_keys()
         await _prepare(plan, environ, secret)
         await stack.enter_async_context(keep_running(_programs(environ)))
         await _until_ready(plan.url)

@@ -73,7 +73,7 @@ async def test_a_test_event_is_signed_like_a_real_one(api: World, receiver: Rece
     caller = await api.caller()
     answer = await caller.post("/webhooks/webhook-send-test", json={"webhook_url": receiver.url})
     assert (answer.json["success"], answer.json["status_code"], answer.json["attempts"]) == (True, 204, 2)
-    secret = signing.show_secret(caller.client.webhook_secret)
+    secret = signing.show_secret(caller.webhook_secret)
     for got in await receiver.wait_for(2):
         assert Webhook(secret).verify(got.body, got.headers)["type"] == "webhook.test"
         assert got.headers["webhook-id"] == answer.json["message_id"]
@@ -125,10 +125,10 @@ async def test_a_receiver_with_no_turn_left_is_no_success(api: World) -> None:
 
 async def test_the_test_receiver_verifies_a_signature(api: World) -> None:
     caller = await api.caller()
-    body, secret = b'{"type":"x"}', caller.client.webhook_secret
+    body, secret = b'{"type":"x"}', caller.webhook_secret
     for key, is_valid in ((secret, True), (signing.new_secret(), False)):
         stamp = int(time.time())
-        headers = signing.signed_headers(key, message_id="msg_1", timestamp=stamp, body=body)
+        headers = signing.signed_headers([key], message_id="msg_1", timestamp=stamp, body=body)
         headers["Content-Type"] = "application/json"
         answer = await caller.post("/webhooks/webhook-test-receiver", data=body, headers=headers)
         assert answer.json["signature_valid"] is is_valid

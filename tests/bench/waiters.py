@@ -24,6 +24,7 @@ from service.sandbox.children import free_port
 from service.sandbox.postgres import open_postgres
 from service.sandbox.redis import open_redis
 from service.sandbox.s3 import open_s3
+from tests.rings import RING
 
 CASE = "1003579-22.2025.8.26.0564"
 _AT_ONCE = 100
@@ -45,7 +46,7 @@ async def main(count: int) -> None:
             open_database(Settings.model_validate({"database_url": url})) as db,
             db.transaction() as conn,
         ):
-            client, _ = await clients.ensure(conn, "acme")
+            client, _ = await clients.ensure(conn, RING, "acme")
             await clients.add_key(conn, client.id, key)
         environ = {
             "DATABASE_URL": url,

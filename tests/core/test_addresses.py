@@ -1,6 +1,7 @@
 """The text of a webhook URL and the addresses behind it, judged without a network."""
 
-from ipaddress import IPv6Address
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 from hypothesis import given
@@ -336,6 +337,60 @@ def test_the_policy_follows_the_settings() -> None:
     assert OutboundPolicy.from_settings(Settings(webhook_allow_private=False)) == STRICT
     assert OutboundPolicy.from_settings(Settings(webhook_ports=(443, 9443))).ports == {443, 9443}
     assert OutboundPolicy.from_settings(Settings(webhook_allow_private=True)).allow_private
+    opened = Settings(
+        webhook_schemes=("https", "http"), webhook_literals=True, webhook_ports=(80, 443, 8080, 8443)
+    )
+    assert OutboundPolicy.from_settings(opened) == OPEN
+
+
+def test_an_operators_network_is_open_from_dns_and_as_a_literal_and_nothing_beside_it_is() -> None:
+    networks = (IPv4Network("10.20.0.0/16"), IPv6Network("fd12:3456::/32"))
+    policy = OutboundPolicy.from_settings(Settings(webhook_networks=networks))
+    for address in ("10.20.0.1", "10.20.255.255", "fd12:3456::1", "::ffff:10.20.0.1"):
+        assert policy.allows(address), address
+    for address in ("10.21.0.1", "127.0.0.1", "fd12:3457::1", "::1", "fe80::1"):
+        assert not policy.allows(address), address
+    assert parse_destination("https://10.20.0.1/", policy).host == "10.20.0.1"
+    assert parse_destination("https://[fd12:3456::1]:8443/", policy).port == 8443
+    for url in ("https://10.21.0.1/", "https://93.184.216.34/", "http://10.20.0.1/", "https://10.20.0.1:22/"):
+        with pytest.raises(DestinationRefusedError):
+            parse_destination(url, policy)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254"],
+)
+def test_no_network_that_an_operator_opens_opens_a_metadata_service(address: str) -> None:
+    everything = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+    policy = OutboundPolicy(networks=everything, allow_private=True, literals=True)
+    assert not policy.allows(address)
+    assert policy.allows("10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("url", "is_denied"),
+    [
+        ("https://rival.com.br/", True),
+        ("https://RIVAL.com.br./", True),
+        ("https://a.b.rival.com.br/", True),
+        ("https://notrival.com.br/", False),
+        ("https://rival.com.br.escritorio.com/", False),
+    ],
+)
+@pytest.mark.parametrize("policy", [STRICT, OPEN, SANDBOX], ids=["strict", "open", "sandbox"])
+def test_a_name_that_the_operator_closed_is_closed_with_all_below_it(
+    url: str, is_denied: bool, policy: OutboundPolicy
+) -> None:
+    closed = replace(policy, denied_hosts=frozenset({"rival.com.br"}))
+    assert OutboundPolicy.from_settings(Settings(webhook_denied_hosts=("Rival.com.br.",))).denied_hosts == {
+        "rival.com.br"
+    }
+    if is_denied:
+        with pytest.raises(DestinationRefusedError, match="may not be called"):
+            parse_destination(url, closed)
+    else:
+        assert parse_destination(url, closed).port == 443
 
 
 @given(st.integers(min_value=0, max_value=2**128 - 1))

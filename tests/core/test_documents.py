@@ -11,6 +11,7 @@ from service.core.portal_records import DocumentRecord
 from service.core.settings import Settings
 from service.core.states import JobStatus
 from service.core.wishes import Wish
+from tests.rings import RING
 
 NUMBER = "10035792220258260564"
 A, B = UUID(int=1), UUID(int=2)
@@ -33,7 +34,7 @@ def _record(uuid: UUID) -> DocumentRecord:
 
 async def _running_job(db: Database, settings: Settings) -> Job:
     async with db.transaction() as conn:
-        client, _ = await clients.ensure(conn, "acme")
+        client, _ = await clients.ensure(conn, RING, "acme")
         await submission.submit(conn, Wish(NUMBER, max_age_s=0), client.id, settings=settings)
         job = await jobs.claim(conn, worker_id=uuid4(), lease_s=60)
     assert job

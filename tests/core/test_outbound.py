@@ -27,6 +27,7 @@ from service.core.outbound import (
     guarded_connector,
     open_outbound,
 )
+from service.core.sending import Try
 from service.core.settings import Settings
 from tests.wire import answer_nothing, answering, open_wire
 from tests.world import until
@@ -136,7 +137,7 @@ async def test_the_refusal_names_no_address_that_dns_gave() -> None:
         settings=Settings(webhook_allow_private=False),
         dns=MadeUpDNS(avisos=[["10.20.30.40"]]),
     )
-    assert str(error) == "the destination is not allowed"
+    assert str(error) == "the destination is not allowed, or its name has no address"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"])
@@ -165,15 +166,24 @@ async def test_a_name_rebound_between_two_attempts_is_checked_again() -> None:
         assert wire.connections == 1
 
 
-async def test_a_name_without_addresses_and_a_closed_port_read_the_same() -> None:
+async def test_a_name_without_addresses_reads_like_one_that_leads_inside() -> None:
+    url, settings = "https://avisos.escritorio.com.br/", Settings(webhook_allow_private=False)
+    unknown = await failure(url, settings=settings, dns=MadeUpDNS(avisos=[[]]))
+    inside = await failure(url, settings=settings, dns=MadeUpDNS(avisos=[["10.20.30.40"]]))
+    assert (unknown.kind, inside.kind) == ("dns", "refused_destination")
+    assert str(unknown) == str(inside)
+    # Nor is one of them tried more often than the other.
+    assert [Try(None, one).is_worth_a_quick_try for one in (unknown, inside)] == [False, False]
+
+
+async def test_a_closed_port_and_a_silent_one_read_the_same() -> None:
     with socket.socket() as taken:  # bound and not listening: nobody else opens it meanwhile
         taken.bind(("127.0.0.1", 0))
         closed = await failure(f"http://127.0.0.1:{taken.getsockname()[1]}/")
-    unknown = await failure("http://avisos.escritorio.com.br/", dns=MadeUpDNS(avisos=[[]]))
     async with open_wire(answer_nothing) as wire:
         silent = await failure(f"http://127.0.0.1:{wire.port}/", timeout_s=0.2)
-    assert [closed.kind, unknown.kind, silent.kind] == ["connection", "connection", "timeout"]
-    assert str(closed) == str(unknown) == str(silent)
+    assert [closed.kind, silent.kind] == ["connection", "timeout"]
+    assert str(closed) == str(silent)
 
 
 async def test_the_machines_own_names_are_looked_up_in_the_sandbox() -> None:

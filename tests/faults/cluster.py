@@ -19,6 +19,7 @@ from tests.faults.evidence import Evidence
 from tests.faults.members import Member, open_supervised
 from tests.faults.observers import open_receivers
 from tests.faults.proxy import FaultProxy, open_proxy
+from tests.rings import SECRET_KEYS
 from tests.world import open_portal_stand_in
 
 BUCKET = "autos-chaos"
@@ -161,6 +162,7 @@ def _settings(backends: dict[str, Backend], portal_url: str, token: str) -> Sett
             "quick_retry_wait_s": 0.05,
             "max_crashes": 5,
             "drain_s": 2.0,
+            "secret_keys": SECRET_KEYS,
             "webhook_allow_private": True,
             "webhook_timeout_s": 2.0,
             "webhook_pause_s": 1.0,

@@ -19,6 +19,7 @@ from service.core import clients
 from service.core.cnj import parse_process_number
 from service.core.db import Connection
 from tests.faults.evidence import Call, Evidence, Hook, Poll
+from tests.rings import RING, secret_of
 
 _CALL_TIMEOUT = aiohttp.ClientTimeout(total=20)
 
@@ -105,10 +106,10 @@ async def new_observer(
 ) -> Observer:
     """Make a client with a key of its own."""
     key = clients.new_key()
-    client, _ = await clients.ensure(conn, name)
+    client, _ = await clients.ensure(conn, RING, name)
     await clients.add_key(conn, client.id, key)
     evidence.secrets.append(key)
-    return Observer(client.id, client.webhook_secret, key, base_urls, http, evidence, Counter())
+    return Observer(client.id, await secret_of(conn, client.id), key, base_urls, http, evidence, Counter())
 
 
 # Receivers ----------------------------------------------------------------------------------------

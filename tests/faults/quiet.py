@@ -8,6 +8,7 @@ from service.core.db import Connection, Database, open_database
 from service.core.settings import Settings
 from tests.faults.checker import Violation, check
 from tests.faults.evidence import Evidence
+from tests.rings import secret_of
 from worker.context import open_context
 from worker.janitor import Janitor
 
@@ -48,8 +49,8 @@ async def settle_and_check(settings: Settings, evidence: Evidence, *, timeout_s:
             await Janitor(context, min_age=timedelta(0)).clean()
         async with db.connection() as conn:
             secrets: dict[UUID, bytes] = {
-                row["id"]: row["webhook_secret"]
-                for row in await conn.fetch("select id, webhook_secret from clients")
+                row["id"]: await secret_of(conn, row["id"])
+                for row in await conn.fetch("select id from clients")
             }
             return await check(
                 evidence,

@@ -203,14 +203,15 @@ async def _a_job_that_miscounts(scratch: Scratch) -> None:
 
 @_plant("each subscription of a final job has its one delivery")
 async def _a_webhook_that_nobody_will_send(scratch: Scratch) -> None:
+    await scratch.spoil("delete from delivery_attempts")
     await scratch.spoil("delete from deliveries where id = (select id from deliveries limit 1)")
 
 
 @_plant("each subscription of a final job has its one delivery")
 async def _a_job_that_is_told_twice(scratch: Scratch) -> None:
     await scratch.spoil(
-        """insert into deliveries (subscription_id, event, payload)
-           select subscription_id, 'job.failed', payload from deliveries
+        """insert into deliveries (client_id, webhook_url, subscription_id, event, payload)
+           select client_id, webhook_url, subscription_id, 'job.failed', payload from deliveries
            where event = 'job.completed' limit 1"""
     )
 

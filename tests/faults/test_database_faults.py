@@ -51,10 +51,7 @@ async def test_two_transactions_in_each_others_way_are_both_done(db: Database) -
     """A deadlock undoes one of them, which is done again as a whole."""
     done, both_hold = Counter[str](), asyncio.Barrier(2)
     async with db.connection() as conn:
-        await conn.execute(
-            """insert into clients (name, webhook_secret)
-               select name, sha256('0') from unnest('{a,b}'::text[]) name"""
-        )
+        await conn.execute("insert into clients (name) select name from unnest('{a,b}'::text[]) name")
 
     async def swap(first: str, second: str) -> None:
         is_first_try = True
@@ -62,11 +59,11 @@ async def test_two_transactions_in_each_others_way_are_both_done(db: Database) -
         async def work(conn: Connection) -> None:
             nonlocal is_first_try
             done[f"{first} begun"] += 1
-            await conn.execute("update clients set webhook_secret = sha256('1') where name = $1", first)
+            await conn.execute("update clients set max_active_jobs = 1 where name = $1", first)
             if is_first_try:
                 is_first_try = False
                 await both_hold.wait()
-            await conn.execute("update clients set webhook_secret = sha256('2') where name = $1", second)
+            await conn.execute("update clients set max_active_jobs = 2 where name = $1", second)
 
         await db.in_transaction(work)
         done["ended"] += 1

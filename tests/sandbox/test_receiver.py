@@ -13,7 +13,7 @@ async def test_a_signed_webhook_is_kept_and_said_in_a_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     secret = new_secret()
-    headers = signed_headers(secret, message_id="msg_1", timestamp=int(time.time()), body=BODY)
+    headers = signed_headers([secret], message_id="msg_1", timestamp=int(time.time()), body=BODY)
     async with TestClient(TestServer(create_receiver(show_secret(secret)))) as client:
         async with client.post("/anywhere", data=BODY, headers=headers) as response:
             assert response.status == 200
@@ -27,7 +27,7 @@ async def test_a_signed_webhook_is_kept_and_said_in_a_line(
 
 
 async def test_a_forged_webhook_is_answered_and_marked(capsys: pytest.CaptureFixture[str]) -> None:
-    headers = signed_headers(new_secret(), message_id="msg_1", timestamp=int(time.time()), body=BODY)
+    headers = signed_headers([new_secret()], message_id="msg_1", timestamp=int(time.time()), body=BODY)
     async with TestClient(TestServer(create_receiver(show_secret(new_secret())))) as client:
         async with client.post("/", data=BODY, headers=headers) as response:
             assert response.status == 200

@@ -15,6 +15,7 @@ from service.core.queue import JOBS_QUEUE, open_queue
 from service.core.settings import Settings
 from service.core.wishes import Wish
 from tests.conftest import MakeSettings
+from tests.rings import RING
 from tests.world import World
 from worker.context import Context, open_context
 from worker.sweep import Sweep
@@ -32,7 +33,7 @@ async def context(empty: None, make_settings: MakeSettings) -> AsyncIterator[Con
 
 async def _submitted(db: Database, settings: Settings) -> Job:
     async with db.transaction() as conn:
-        client, _ = await clients.ensure(conn, "acme")
+        client, _ = await clients.ensure(conn, RING, "acme")
         submitted = await submission.submit(
             conn, Wish(NUMBER, webhook_url="https://hooks.example.com/"), client.id, settings=settings
         )

@@ -17,6 +17,7 @@ from service.core.wishes import Wish
 from service.sandbox.cases import Special, special_number
 from tests.cases import case_numbers
 from tests.conftest import MakeSettings
+from tests.rings import RING
 from tests.world import open_world, until
 from worker.places import Places
 
@@ -25,7 +26,7 @@ async def _submit(
     db: Database, settings: Settings, client: str, count: int, *, first: int, priority: Priority
 ) -> None:
     async with db.transaction() as conn:
-        owner, _ = await clients.ensure(conn, client)
+        owner, _ = await clients.ensure(conn, RING, client)
         numbers = [number.replace("-", "").replace(".", "") for number in case_numbers(count, first=first)]
         wishes = [Wish(number, priority=priority) for number in numbers]
         await submission.submit_many(conn, wishes, owner.id, settings=settings)

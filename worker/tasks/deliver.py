@@ -1,37 +1,102 @@
-"""The other task: send one event to one URL, signed, and note how it went."""
+"""The other task: send what is due at one destination, signed, and note how it went."""
 
 import logging
 import random
 from uuid import UUID
 
-from service.core import deliveries, documents, events
+from service.core import deliveries, documents, endpoint_health, events, signing_secrets
 from service.core.crash_points import crash_point
-from service.core.deliveries import Claimed, Round
-from service.core.sending import QUICK_TRIES, Try, send
+from service.core.deliveries import ENDPOINT_DISABLED, Claimed, Round
+from service.core.endpoint_health import GONE
+from service.core.errors import DatabaseUnavailableError
+from service.core.sending import QUICK_TRIES, Message, Sent, send
 from service.core.settings import Settings
 from service.core.states import DeliveryStatus
 from worker.context import Context
 
-_NEXT_TURN_S = (2.0, 6.0)
+REDELIVERY_HEADER = "autos-redelivery"
+"""How often the event was asked for again by hand; only then it is there."""
+
 _MARGIN_S = 5.0
-_GONE = 410
+# An endpoint that asks for a pause longer than this is tried again all the same: by one delivery.
+_LONGEST_PAUSE_S = 600.0
 
 log = logging.getLogger(__name__)
 
 
-async def deliver(context: Context, delivery_id: UUID) -> None:
-    """Claim the delivery, send it, note the outcome; nothing when it is not due or not ours to take."""
+async def deliver(context: Context, destination: UUID) -> None:
+    """Open a lane to a destination where something is due, if it has room for one more.
+
+    The lane runs on when this task has ended: a ring that comes meanwhile is another task.
+    """
+    if context.destinations.has_room(destination):
+        context.destinations.start(_lane(context, destination))
+
+
+async def _lane(context: Context, destination: UUID) -> None:
+    """Send one delivery after the other until nothing more is due."""
+    with context.destinations.lane(destination) as is_open:
+        while is_open and context.destinations.may_go_on(destination):
+            async with context.destinations.place():
+                if context.stopping.is_set() or not await _send_next(context, destination):
+                    return
+
+
+async def _send_next(context: Context, destination: UUID) -> bool:
+    """Send one; False when there is none, or the lane had better end."""
+    try:
+        claimed = await _claim(context, destination)
+        if claimed is None:
+            return False
+        # There may be more: another lane looks for it, and opens one more in its turn.
+        await deliver(context, destination)
+        await _send(context, destination, claimed)
+    except DatabaseUnavailableError as error:
+        log.warning("destination %s: %s; what is due waits", destination, error)
+        return False
+    except Exception:
+        # What the other lanes are sending goes on; this one's claim runs out.
+        log.exception("destination %s", destination)
+        return False
+    return True
+
+
+async def _claim(context: Context, destination: UUID) -> Claimed | None:
     settings = context.settings
     hold_s = QUICK_TRIES * (settings.webhook_timeout_s + _MARGIN_S) + 2 * _MARGIN_S
-    late_s = settings.link_ttl_s / 2
     async with context.db.connection() as conn:
-        claimed = await deliveries.claim(conn, delivery_id, hold_s=hold_s, late_s=late_s)
-        if claimed is None:
-            return
-        ids = [UUID(item["id"]) for item in claimed.payload.get("documents", ())]
-        most = settings.secrecy_ceiling(claimed.max_secrecy)
-        object_keys = await documents.object_keys(conn, ids, max_secrecy=most)
+        return await deliveries.claim_next(conn, destination, hold_s=hold_s, late_s=settings.link_ttl_s / 2)
+
+
+async def _send(context: Context, destination: UUID, claimed: Claimed) -> None:
+    """Do one round of a delivery."""
     crash_point("delivery.claimed")
+    if claimed.is_wanted:
+        sent = await _request(context, claimed)
+        crash_point("delivery.sent")
+        ended = judge(claimed, sent, context.settings)
+        is_success = ended.status is DeliveryStatus.DELIVERED
+        context.destinations.note(destination, is_success=is_success, pause_s=_pause_s(sent, ended))
+    else:
+        ended = Round(DeliveryStatus.DEAD, (), ENDPOINT_DISABLED)
+    async with context.db.transaction() as conn:
+        to_ring = await endpoint_health.record(conn, claimed, ended, context.settings)
+    crash_point("delivery.noted")
+    await context.queue.ring_destinations(to_ring)
+    log.info(
+        "delivery %s (%s): %s after %d requests", claimed.id, claimed.event, ended.status, len(ended.attempts)
+    )
+
+
+async def _request(context: Context, claimed: Claimed) -> Sent:
+    settings = context.settings
+    ids = [UUID(item["id"]) for item in claimed.payload.get("documents", ())]
+    most = settings.secrecy_ceiling(claimed.max_secrecy)
+    async with context.db.connection() as conn:
+        object_keys = await documents.object_keys(conn, ids, max_secrecy=most) if ids else {}
+        secrets = await signing_secrets.list_live(
+            conn, context.key_ring, claimed.client_id, claimed.endpoint_id
+        )
     body = events.body(
         claimed.payload,
         object_keys,
@@ -40,46 +105,32 @@ async def deliver(context: Context, delivery_id: UUID) -> None:
         storage=context.storage,
         signed_at=claimed.next_attempt_at,
     )
-    last, requests = await send(
-        context.outbound,
-        claimed.webhook_url,
-        secret=claimed.webhook_secret,
-        message_id=f"msg_{claimed.id.hex}",
-        body=body,
-        timeout_s=settings.webhook_timeout_s,
-    )
-    if last.had_no_turn:
-        # Its place here is for others; the sweep rings for it again.
-        async with context.db.connection() as conn:
-            await deliveries.put_back(conn, claimed, delay_s=random.uniform(*_NEXT_TURN_S))  # noqa: S311
-        return
-    crash_point("delivery.sent")
-    ended = judge(claimed, last, requests, settings)
-    async with context.db.connection() as conn:
-        is_ours = await deliveries.record_round(conn, claimed, ended)
-    crash_point("delivery.noted")
-    log.info(
-        "delivery %s (%s): %s after %d requests%s",
-        claimed.id,
-        claimed.event,
-        ended.status,
-        requests,
-        "" if is_ours else ", noted by another sender",
-    )
+    headers = {REDELIVERY_HEADER: str(claimed.redeliveries)} if claimed.redeliveries else {}
+    message = Message(claimed.message_id, body, secrets, headers)
+    return await send(context.outbound, claimed.url, message, timeout_s=settings.webhook_timeout_s)
 
 
-def judge(claimed: Claimed, last: Try, requests: int, settings: Settings) -> Round:
+def judge(claimed: Claimed, sent: Sent, settings: Settings) -> Round:
     """Say how the round ended and when the next one is due (the schedule, with ±20 % of jitter)."""
-    status_code = last.reply.status if last.reply else None
+    last = sent.last
     if last.is_accepted:
-        return Round(DeliveryStatus.DELIVERED, requests, status_code, None)
+        return Round(DeliveryStatus.DELIVERED, sent.attempts, None)
+    status_code = last.reply.status if last.reply else None
     error = f"the receiver answered {status_code}" if last.reply else str(last.error)
     delays = settings.webhook_retry_delays_s
-    if status_code == _GONE or claimed.rounds >= len(delays):
-        return Round(DeliveryStatus.DEAD, requests, status_code, error)
+    if status_code == GONE or claimed.rounds >= len(delays):
+        return Round(DeliveryStatus.DEAD, sent.attempts, error)
     delay_s = delays[claimed.rounds] * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
     if last.asks_for_a_pause:
         delay_s = max(delay_s, settings.webhook_pause_s)
     if last.reply and last.reply.retry_after_s is not None:
         delay_s = min(max(last.reply.retry_after_s, delay_s), 2 * delay_s)
-    return Round(DeliveryStatus.PENDING, requests, status_code, error, delay_s)
+    return Round(DeliveryStatus.PENDING, sent.attempts, error, delay_s)
+
+
+def _pause_s(sent: Sent, ended: Round) -> float:
+    """For how long the whole destination is left alone: when it hangs, or says that it has too much to do."""
+    is_asked = sent.last.reply is not None and sent.last.reply.retry_after_s is not None
+    if not sent.last.asks_for_a_pause and not is_asked:
+        return 0.0
+    return min(ended.delay_s, _LONGEST_PAUSE_S)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-from service.core import documents, jobs, processes
+from service.core import documents, jobs, processes, telling
 from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.documents import Document
@@ -32,7 +32,7 @@ UNREAD = Reason("deadline_exceeded", "the portal did not let the process be read
 _LAST_WRITE_S = 10.0
 
 End = Callable[[Connection], Awaitable[list[UUID]]]
-"""The last write of a run: settles the job or hands it back, and names the deliveries to ring for."""
+"""The last write of a run: settles the job or hands it back, and names the destinations to ring for."""
 
 log = logging.getLogger(__name__)
 
@@ -44,23 +44,25 @@ async def fetch_process(context: Context, _rung_for: UUID) -> None:
     """
     settings = context.settings
     crash_point("job.heard")
-    async with context.db.connection() as conn:
+    async with context.db.transaction() as conn:
         job = await jobs.claim(conn, worker_id=context.worker_id, lease_s=settings.lease_s)
-    if job is None:
-        return
+        if job is None:
+            return
+        told = await telling.tell_started(conn, job)
     crash_point("job.claimed")
+    await context.queue.ring_destinations(told)
     ledger = Ledger(context.db, job, settings)
-    delivery_ids: list[UUID] = []
+    destinations: list[UUID] = []
     run = Run(job.client_id)
     context.runs.add(run)
     try:
-        delivery_ids = await _run_as_owner(context, job, ledger, run)
+        destinations = await _run_as_owner(context, job, ledger, run)
     except* LeaseLostError:
         log.warning("job %s is no longer ours", job.id)
     finally:
         context.runs.discard(run)
     crash_point("job.settled")
-    await context.queue.ring_deliveries(delivery_ids)
+    await context.queue.ring_destinations(destinations)
 
 
 async def _run_as_owner(context: Context, job: Job, ledger: Ledger, run: Run) -> list[UUID]:
@@ -148,11 +150,11 @@ def _settle(job: Job, ledger: Ledger, *, error: Reason | None = None, left_over:
         if error is None and left_over is NOT_FETCHED and await jobs.is_widened(conn, job):
             # Somebody joined who wants more documents than this run was for.
             return await _hand_back(job)(conn)
-        delivery_ids = await settle(
+        destinations = await settle(
             conn, job, error=error, left_over=left_over, downloaded_bytes=ledger.downloaded_bytes
         )
         crash_point("job.settling")
-        return delivery_ids
+        return destinations
 
     return end
 

@@ -1,0 +1,59 @@
+"""What a round of sending means for its endpoint, and the ways in which an endpoint comes to be disabled."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from service.core import audit, deliveries, endpoints, events, signing_secrets
+from service.core.db import Connection
+from service.core.deliveries import ENDPOINT_DISABLED, Claimed, Round
+from service.core.endpoints import DisabledReason, Endpoint
+from service.core.settings import Settings
+from service.core.states import DeliveryStatus
+
+GONE = 410
+
+
+async def record(conn: Connection, claimed: Claimed, ended: Round, settings: Settings) -> list[UUID]:
+    """Write how a round ended, and disable its endpoint when that is due; return where to ring for."""
+    if claimed.endpoint_id is None or not ended.attempts:
+        await deliveries.record_round(conn, claimed, ended)
+        return []
+    # The endpoint's row before the delivery's: see the order of locks in schema.sql.
+    if ended.status is DeliveryStatus.DELIVERED:
+        await endpoints.note_success(conn, claimed.endpoint_id)
+        await deliveries.record_round(conn, claimed, ended)
+        return []
+    failing = await endpoints.note_failure(conn, claimed.endpoint_id)
+    await deliveries.record_round(conn, claimed, ended)
+    if ended.attempts[-1].status_code == GONE:
+        return await disable(conn, claimed.endpoint_id, DisabledReason.GONE)
+    if failing >= timedelta(seconds=settings.endpoint_patience_s):
+        return await disable(conn, claimed.endpoint_id, DisabledReason.FAILING)
+    return []
+
+
+async def disable(
+    conn: Connection, endpoint_id: UUID, reason: DisabledReason, *, key_id: str | None = None
+) -> list[UUID]:
+    """Send an endpoint nothing from now on, and tell the client's others that want to know.
+
+    What waited for it is dead, and can be redelivered when it is enabled again. Returns where to ring for.
+    """
+    endpoint = await endpoints.disable(conn, endpoint_id, reason)
+    if endpoint is None:
+        return []
+    await deliveries.give_up_for_endpoint(conn, endpoint.id, ENDPOINT_DISABLED)
+    await audit.note(
+        conn, endpoint.client_id, "endpoint.disabled", endpoint.id, key_id=key_id, details={"reason": reason}
+    )
+    return await deliveries.create_for_endpoints(
+        conn, endpoint.client_id, event="endpoint.disabled", payload=events.disabled_event(endpoint)
+    )
+
+
+async def delete(conn: Connection, endpoint: Endpoint, *, key_id: str) -> None:
+    """Delete an endpoint that the caller has locked, with its secrets; what waited for it is dead."""
+    await endpoints.delete(conn, endpoint.id)
+    await deliveries.give_up_for_endpoint(conn, endpoint.id, "the endpoint was deleted")
+    await signing_secrets.forget(conn, endpoint.client_id, endpoint.id)
+    await audit.note(conn, endpoint.client_id, "endpoint.deleted", endpoint.id, key_id=key_id)

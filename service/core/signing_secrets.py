@@ -1,0 +1,102 @@
+"""The secrets that webhooks are signed with: a client's own, and one for each of its endpoints.
+
+A rotation leaves the old secret signing beside the new one for a while, so that receivers have the time to
+learn the new one. Sealed at rest; see `KeyRing`.
+"""
+
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from service.core.db import Connection
+from service.core.key_ring import KeyRing
+
+GRACE = timedelta(hours=24)
+"""How long a secret goes on signing after it was replaced (Standard Webhooks)."""
+
+# Beside the newest: whoever replaces his secret again and again does not make his headers grow.
+_MOST_OLD = 3
+
+_OF_OWNER = "coalesce(endpoint_id, client_id) = coalesce($2::uuid, $1::uuid)"
+
+
+async def put(
+    conn: Connection,
+    ring: KeyRing,
+    secret: bytes,
+    client_id: UUID,
+    endpoint_id: UUID | None = None,
+    *,
+    grace: timedelta = GRACE,
+) -> datetime | None:
+    """Let a secret sign from now on; return until when the one before it still signs, None without one.
+
+    Args:
+        endpoint_id: None for the client's own secret, for URLs that come with a request.
+    """
+    # Two rotations at once pass one after the other.
+    await conn.execute("select from clients where id = $1 for no key update", client_id)
+    expires_at: datetime | None = await conn.fetchval(
+        f"""update signing_secrets set expires_at = now() + $3::interval
+            where {_OF_OWNER} and expires_at is null returning expires_at""",
+        client_id,
+        endpoint_id,
+        grace,
+    )
+    row_id = uuid4()
+    await conn.execute(
+        "insert into signing_secrets (id, client_id, endpoint_id, sealed) values ($1, $2, $3, $4)",
+        row_id,
+        client_id,
+        endpoint_id,
+        ring.seal(secret, row=str(row_id)),
+    )
+    await conn.execute(
+        f"""delete from signing_secrets where {_OF_OWNER} and (expires_at <= now() or id in (
+                select id from signing_secrets where {_OF_OWNER} and expires_at is not null
+                order by created_at desc offset $3))""",
+        client_id,
+        endpoint_id,
+        _MOST_OLD,
+    )
+    return expires_at
+
+
+async def list_live(
+    conn: Connection, ring: KeyRing, client_id: UUID, endpoint_id: UUID | None = None
+) -> list[bytes]:
+    """Return the secrets that sign now, the newest first.
+
+    Raises:
+        SecretUnreadableError: one cannot be opened.
+    """
+    rows = await conn.fetch(
+        f"""select id, sealed from signing_secrets
+            where {_OF_OWNER} and (expires_at is null or expires_at > now())
+            order by created_at desc""",
+        client_id,
+        endpoint_id,
+    )
+    return [ring.open(row["sealed"], row=str(row["id"])) for row in rows]
+
+
+async def forget(conn: Connection, client_id: UUID, endpoint_id: UUID) -> None:
+    """Delete the secrets of an endpoint."""
+    await conn.execute(f"delete from signing_secrets where {_OF_OWNER}", client_id, endpoint_id)
+
+
+async def seal_anew(conn: Connection, ring: KeyRing) -> int:
+    """Seal with the first key what is sealed otherwise; return how many there were.
+
+    Raises:
+        SecretUnreadableError: one cannot be opened.
+    """
+    rows = await conn.fetch("select id, sealed from signing_secrets for no key update")
+    old = [row for row in rows if not ring.is_sealed_last(row["sealed"])]
+    await conn.executemany(
+        "update signing_secrets set sealed = $2 where id = $1",
+        [
+            (row["id"], ring.seal(ring.open(row["sealed"], row=str(row["id"])), row=str(row["id"])))
+            for row in old
+        ],
+    )
+    return len(old)
