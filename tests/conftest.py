@@ -118,7 +118,7 @@ def make_settings(database_url: str, redis_url: str, s3_server: S3Server) -> Mak
                 "webhook_allow_private": True,
                 "webhook_retry_delays_s": (0.2, 0.2, 0.2),
                 "sweep_interval_s": 0.1,
-                "lease_s": 3.0,
+                "lease_s": 10.0,
                 "drain_s": 2.0,
                 "database_pool_size": 8,
                 **overrides,

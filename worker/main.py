@@ -42,7 +42,27 @@ log = logging.getLogger(__name__)
 
 
 class Worker(arq.Worker):
-    """arq's worker, which ends its process when Redis goes away; this one waits for it to come back."""
+    """arq's worker, which ends its process when Redis goes away; this one waits for it to come back.
+
+    Attributes:
+        running: the tasks that have begun and not ended. arq's own list is by the rings' ids, and forgets a
+            task when its ring, which was taken off the queue as it was heard, is heard a second time.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.running: set[asyncio.Task[Any]] = set()
+
+    async def run_job(self, job_id: str, score: int) -> None:
+        """Run the task that a ring asks for; what Redis does meanwhile is no error of the task's."""
+        if task := asyncio.current_task():
+            self.running.add(task)
+            # After arq's own callback, which gives its place back: see `_give_back_places`.
+            task.add_done_callback(self.running.discard)
+        try:
+            await super().run_job(job_id, score)
+        except REDIS_ERRORS as error:
+            log.warning("redis kept a ring: %s", type(error).__name__)
 
     async def poll_until(self, stopping: asyncio.Event) -> None:
         """Start tasks as they come.
@@ -65,14 +85,13 @@ class Worker(arq.Worker):
     def _give_back_places(self) -> None:
         # arq takes a place before it asks Redis and keeps it when Redis fails (0.28): without this, as
         # many failures as there are places would stop the worker for good.
-        running = sum(not task.done() for task in self.tasks.values())
-        for _ in range(self.job_counter - running):
+        for _ in range(self.job_counter - len(self.running)):
             self._release_sem_dec_counter_on_complete()
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for what runs."""
-        if running := [task for task in self.tasks.values() if not task.done()]:
-            await asyncio.wait(running, timeout=timeout_s)
+        if self.running:
+            await asyncio.wait(self.running, timeout=timeout_s)
 
 
 async def run_worker(settings: Settings) -> None:
@@ -93,8 +112,8 @@ async def open_worker(settings: Settings) -> AsyncIterator[list[asyncio.Task[Non
     """Start the worker's loops, which go on until the block ends; then what runs may finish."""
     async with open_context(settings) as context:
         workers = [
-            _worker(context, FETCH_PROCESS, fetch_process, JOBS_QUEUE, settings.jobs_per_worker),
-            _worker(context, DELIVER, deliver, DELIVERIES_QUEUE, settings.deliveries_per_worker),
+            create_worker(context, FETCH_PROCESS, fetch_process, JOBS_QUEUE, settings.jobs_per_worker),
+            create_worker(context, DELIVER, deliver, DELIVERIES_QUEUE, settings.deliveries_per_worker),
         ]
         loops = [asyncio.create_task(worker.poll_until(context.stopping)) for worker in workers]
         loops += [asyncio.create_task(run()) for run in (Sweep(context).run, Janitor(context).run)]
@@ -114,7 +133,7 @@ async def _stop(context: Context, workers: list[Worker], loops: list[asyncio.Tas
     drain_s = context.settings.drain_s
     await asyncio.gather(context.destinations.drain(drain_s), *(worker.drain(drain_s) for worker in workers))
     for worker in workers:
-        await _cancel(list(worker.tasks.values()))
+        await _cancel([*worker.running])
     await _cancel(list(context.destinations.tasks))
     await _cancel([loop for loop in loops if not loop.done()])
     for loop in ended:
@@ -132,7 +151,9 @@ async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
             log.warning("ended while stopping: %s", type(error).__name__)
 
 
-def _worker(context: Context, name: str, task: Task, queue: str, max_jobs: int) -> Worker:
+def create_worker(context: Context, name: str, task: Task, queue: str, max_jobs: int) -> Worker:
+    """Make the worker that runs `task` for each ring of a queue, so many at a time."""
+
     async def run(ctx: dict[Any, Any], *args: Any, **_: Any) -> None:
         await context.queue.heard(queue, ctx["job_id"])
         await task(context, UUID(args[0]))
