@@ -5,8 +5,9 @@ is empty; both are gone afterwards and nothing else is touched.
 """
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -14,6 +15,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from botocore.loaders import JSONFileLoader
 from redis.asyncio import Redis
 
 from service.core import db as database
@@ -31,6 +33,15 @@ TABLES = """idempotency_keys, portal_tokens, delivery_attempts, deliveries, batc
     api_keys, clients"""
 
 MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_are_read_once() -> Iterator[None]:
+    """botocore reads its models anew for every client of S3, which takes longer than many a test."""
+    read_once = cache(JSONFileLoader().load_file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, file_path: read_once(file_path))
+        yield
 
 
 @pytest.fixture(scope="session")

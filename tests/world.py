@@ -113,6 +113,19 @@ class World:
             secret = await secret_of(conn, client.id)
         return Caller(self.base_url, self.http, key, client, secret)
 
+    async def until(self, query: str, *arguments: object, timeout_s: float = 60) -> None:
+        """Wait until a query of one boolean says yes; each look has a connection of its own.
+
+        No process lends a connection for as long as a test may have to wait on a busy machine.
+        """
+        async with asyncio.timeout(timeout_s):
+            while not await self._says(query, *arguments):
+                await asyncio.sleep(0.03)
+
+    async def _says(self, query: str, *arguments: object) -> bool:
+        async with self.db.connection() as conn:
+            return bool(await conn.fetchval(query, *arguments))
+
 
 async def until(is_so: Callable[[], bool], *, timeout_s: float = 30) -> None:
     """Wait for something that no event tells of."""

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, Literal, TypeAlias
 
@@ -268,16 +269,22 @@ class _GuardedResolver(AbstractResolver):
 
 def guarded_connector(policy: OutboundPolicy, resolver: AbstractResolver) -> aiohttp.TCPConnector:
     """A connector that makes no socket to an address outside the policy, and keeps no connection."""
-    tls = ssl.create_default_context()
-    tls.minimum_version = ssl.TLSVersion.TLSv1_2
     return aiohttp.TCPConnector(
         resolver=_GuardedResolver(resolver, policy),
         socket_factory=_guarded_sockets(policy),
         use_dns_cache=False,
         force_close=True,
         limit=0,
-        ssl=tls,
+        ssl=_tls(),
     )
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """The machine's trusted authorities take 0.1 s to read: once in a process."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def _guarded_sockets(policy: OutboundPolicy) -> Callable[[AddrInfoType], socket.socket]:

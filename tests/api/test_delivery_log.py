@@ -57,7 +57,7 @@ async def test_every_attempt_is_logged_with_what_came_of_it(world: World, receiv
 async def test_a_closed_port_and_one_that_hangs_look_alike(
     empty: None, make_settings: MakeSettings, is_slow: bool
 ) -> None:
-    settings = make_settings(webhook_timeout_s=0.2, webhook_pause_s=0.2)
+    settings = make_settings(webhook_timeout_s=0.2, webhook_retry_delays_s=())
     async with open_world(settings) as world, open_wire(answer_nothing) as wire:
         url = f"http://127.0.0.1:{wire.port if is_slow else 1}/"
         caller = await world.caller()
@@ -137,9 +137,8 @@ async def test_what_waits_for_its_next_try_is_sent_now_and_is_no_redelivery(
     caller = await world.caller()
     receiver.statuses = [404]
     delivery_id = await _told(caller, receiver)
-    async with asyncio.timeout(30), world.db.connection() as conn:
-        while await conn.fetchval("select rounds from deliveries") == 0:
-            await asyncio.sleep(0.05)
+    await world.until("select rounds > 0 from deliveries")
+    async with world.db.connection() as conn:
         await conn.execute(
             "update deliveries set next_attempt_at = now() + interval '20 h' where status = 'pending'"
         )

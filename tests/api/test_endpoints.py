@@ -147,9 +147,13 @@ async def test_a_batch_refuses_the_items_that_name_an_unknown_endpoint_and_no_ot
 
 async def test_a_client_may_have_many_endpoints_but_not_any_number(api: World) -> None:
     caller = await api.caller()
-    made = await asyncio.gather(
-        *(caller.post("/webhooks/endpoints", json={"url": URL}) for _ in range(MOST_ENDPOINTS + 5))
-    )
+    made = [
+        answer
+        for _ in range(MOST_ENDPOINTS // 5 + 1)
+        for answer in await asyncio.gather(
+            *(caller.post("/webhooks/endpoints", json={"url": URL}) for _ in range(5))
+        )
+    ]
     assert [one.status for one in made].count(201) == MOST_ENDPOINTS
     refused = next(one for one in made if one.status != 201)
     assert (refused.status, refused.json["type"].rpartition("/")[2]) == (409, "too-many-endpoints")

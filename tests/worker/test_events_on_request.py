@@ -194,13 +194,8 @@ async def test_what_waits_for_an_endpoint_is_dead_once_that_is_disabled_or_delet
         await caller.post("/jobs", json={"process_number": number, "webhook_endpoint_id": endpoint})
         await receiver.wait_for(count + 1)
         await caller.call(method, f"/webhooks/endpoints/{endpoint}", **options)
-        async with asyncio.timeout(30), world.db.connection() as conn:
-            query = "select status::text from deliveries where endpoint_id = $1"
-            while await conn.fetchval(query, UUID(endpoint)) == "pending":
-                await asyncio.sleep(0.05)
+        await world.until("select status <> 'pending' from deliveries where endpoint_id = $1", UUID(endpoint))
 
 
 async def _until_noted(world: World) -> None:
-    async with asyncio.timeout(30), world.db.connection() as conn:
-        while not await conn.fetchval("select exists (select from delivery_attempts)"):
-            await asyncio.sleep(0.05)
+    await world.until("select exists (select from delivery_attempts)")
