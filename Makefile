@@ -28,7 +28,7 @@ run: $(STAMP) ## Start the sandbox in the foreground: servers, stand-in portal, 
 	@$(PY) -m service.sandbox
 
 test: $(STAMP) ## Run the tests (JOBS=2 at once; ARGS="-k name" goes to pytest)
-	$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	$(PY) -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 coverage: $(STAMP) ## Run the tests and show which lines none of them reached
 	$(PY) -m pytest --cov $(ARGS)

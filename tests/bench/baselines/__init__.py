@@ -1,0 +1,1 @@
+"""The programs that Autos is measured against."""
