@@ -124,6 +124,10 @@ class Part:
         # An empty body must be real bytes, since botocore asks bodies whether they are true.
         return cast("IO[bytes]", self if self._bytes else b"")
 
+    def as_payload(self) -> "bytearray | Part":
+        """The part as aiohttp sends it: in one piece, unless that would hold the loop up."""
+        return self._bytes if len(self._bytes) <= _PIECE_BYTES else self
+
     def read(self, size: int = -1) -> bytes:
         """Part of botocore's test for bodies; the bytes are sent by iterating."""
         return bytes(self._bytes if size < 0 else self._bytes[:size])

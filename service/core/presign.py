@@ -10,6 +10,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
 _LONGEST_NAME_BYTES = 180
@@ -61,10 +62,10 @@ def presign_get(
     if credentials.session_token is not None:
         query["X-Amz-Security-Token"] = credentials.session_token
     pairs = [f"{name}={quote(value, safe='-._~')}" for name, value in query.items()]
-    host = _host_header(endpoint.scheme, endpoint.netloc)
+    host = host_header(endpoint.scheme, endpoint.netloc)
     request = f"GET\n{path}\n{'&'.join(sorted(pairs))}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD"
     text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-    signature = hmac.digest(_signing_key(credentials.secret_key, scope), text.encode(), "sha256").hex()
+    signature = hmac.digest(signing_key(credentials.secret_key, scope), text.encode(), "sha256").hex()
     return f"{endpoint.scheme}://{endpoint.netloc}{path}?{'&'.join(pairs)}&X-Amz-Signature={signature}"
 
 
@@ -96,13 +97,15 @@ def safe_filename(filename: str) -> str:
     return stem.encode()[:left_bytes].decode(errors="ignore").rstrip(". ") + dot + extension
 
 
-def _host_header(scheme: str, netloc: str) -> str:
+def host_header(scheme: str, netloc: str) -> str:
     """The header as clients send it: lower case, without the scheme's own port."""
     usual_port = {"http": ":80", "https": ":443"}.get(scheme, "")
     return netloc.lower().removesuffix(usual_port)
 
 
-def _signing_key(secret_key: str, scope: str) -> bytes:
+@lru_cache(maxsize=4)
+def signing_key(secret_key: str, scope: str) -> bytes:
+    """Return the key that signs for a scope, `<day>/<region>/s3/aws4_request`."""
     key = f"AWS4{secret_key}".encode()
     for part in scope.split("/"):
         key = hmac.digest(key, part.encode(), "sha256")

@@ -56,6 +56,11 @@ class Patience:
 PATIENCE = Patience()
 
 
+def endpoint_url(settings: Settings) -> str:
+    """Return where S3 is."""
+    return settings.s3_endpoint_url or f"https://s3.{settings.aws_region}.amazonaws.com"
+
+
 @asynccontextmanager
 async def open_client(
     settings: Settings, patience: Patience

@@ -13,7 +13,17 @@ from botocore.exceptions import ClientError
 from service.core.errors import BadContentError, RefusedError, StorageUnavailableError
 from service.core.multipart import ByteBudget, Part, open_upload, part_sizes, read_parts
 from service.core.presign import presign_get
-from service.core.s3_client import PATIENCE, Patience, Signer, calling, error_code, open_client, open_signer
+from service.core.quick_put import QuickPut, open_quick_put
+from service.core.s3_client import (
+    PATIENCE,
+    Patience,
+    Signer,
+    calling,
+    endpoint_url,
+    error_code,
+    open_client,
+    open_signer,
+)
 from service.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,8 +70,18 @@ async def open_storage(settings: Settings, *, patience: Patience = PATIENCE) -> 
     Raises:
         StorageUnavailableError: there are no credentials.
     """
-    async with open_client(settings, patience) as (s3, credentials), open_signer(credentials) as signer:
-        yield Storage(s3, signer, settings, patience)
+    async with (
+        open_client(settings, patience) as (s3, credentials),
+        open_signer(credentials) as signer,
+        open_quick_put(
+            endpoint_url(settings),
+            settings.bucket,
+            region=settings.aws_region,
+            patience=patience,
+            connections=settings.downloads_per_worker,
+        ) as quick_put,
+    ):
+        yield Storage(s3, signer, quick_put, settings, patience)
 
 
 class Storage:
@@ -70,19 +90,23 @@ class Storage:
     Every method that awaits raises `StorageUnavailableError` when S3 fails, which trying again can help.
     """
 
-    def __init__(self, s3: "S3Client", signer: Signer, settings: Settings, patience: Patience) -> None:
+    def __init__(
+        self,
+        s3: "S3Client",
+        signer: Signer,
+        quick_put: QuickPut,
+        settings: Settings,
+        patience: Patience,
+    ) -> None:
         self._s3 = s3
         self._signer = signer
+        self._quick_put = quick_put
         self._patience = patience
         self._bucket = settings.bucket
         self._region = settings.aws_region
         self._link_ttl_s = settings.link_ttl_s
         self._part_bytes = settings.upload_part_bytes
-        self._public_url = (
-            settings.s3_public_url
-            or settings.s3_endpoint_url
-            or f"https://s3.{settings.aws_region}.amazonaws.com"
-        )
+        self._public_url = settings.s3_public_url or endpoint_url(settings)
         self.budget = ByteBudget(settings.upload_buffer_bytes)
 
     async def store(
@@ -124,6 +148,10 @@ class Storage:
     async def _put(self, key: str, only: Part, sha256: bytes, media_type: str) -> None:
         try:
             async with calling("put_object", within_s=self._patience.call_s, size_bytes=len(only)):
+                if await self._quick_put.put(
+                    key, only, sha256=sha256, media_type=media_type, credentials=self._signer.credentials
+                ):
+                    return
                 await self._s3.put_object(
                     Bucket=self._bucket,
                     Key=key,

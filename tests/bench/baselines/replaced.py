@@ -22,7 +22,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from celery import Celery
 from celery.signals import worker_process_init
-from sqlalchemy import DateTime, Engine, ForeignKey, Index, Text, create_engine, func, make_url, text
+from sqlalchemy import URL, DateTime, Engine, ForeignKey, Index, Text, create_engine, func, make_url, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
 
 LINK_TTL_S = 3600
@@ -126,10 +126,14 @@ class _Tools:
     bucket: str
 
 
-def open_engine(pool_size: int = 1, max_overflow: int = 0) -> Engine:
-    """Return an engine over psycopg2 for the database of DATABASE_URL."""
-    url = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+psycopg2")
-    return create_engine(url, pool_size=pool_size, max_overflow=max_overflow)
+def database_url(driver: str) -> URL:
+    """Return DATABASE_URL as SQLAlchemy wants it for a driver."""
+    return make_url(os.environ["DATABASE_URL"]).set(drivername=f"postgresql+{driver}")
+
+
+def open_engine(connections: int = 1) -> Engine:
+    """Return a blocking engine, over psycopg2."""
+    return create_engine(database_url("psycopg2"), pool_size=connections, max_overflow=0)
 
 
 def open_s3() -> S3:
