@@ -40,6 +40,7 @@ from service.keys import (
     DRAINING,
     KEY_RING,
     LOAD,
+    LOOKUPS,
     NEWS,
     OPENAPI,
     OUTBOUND,
@@ -53,6 +54,7 @@ from service.keys import (
     TURNS,
 )
 from service.load import Load
+from service.lookups import Lookups
 from service.middleware import answer_problems, authenticate, shed_load
 from service.openapi import describe
 
@@ -88,6 +90,7 @@ def create_app(settings: Settings) -> web.Application:
     app.cleanup_ctx.extend(
         [
             _opened(DATABASE, partial(open_database, patience_s=_DATABASE_PATIENCE_S)),
+            _lookups,
             _opened(NEWS, open_news),
             _opened(QUEUE, open_queue),
             _rate_limit,
@@ -154,6 +157,11 @@ def _webhook_routes(at: str) -> list[web.RouteDef]:
         web.post(f"{at}/webhook-send-test", webhooks.send_test),
         web.post(f"{at}/webhook-test-receiver", webhooks.test_receiver),
     ]
+
+
+async def _lookups(app: web.Application) -> AsyncIterator[None]:
+    app[LOOKUPS] = Lookups(app[DATABASE])
+    yield
 
 
 async def _rate_limit(app: web.Application) -> AsyncIterator[None]:

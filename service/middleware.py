@@ -1,6 +1,5 @@
 """Around every handler: errors become problems, callers are known, headers are safe."""
 
-import hashlib
 import logging
 import math
 from collections.abc import Awaitable, Callable
@@ -27,7 +26,7 @@ from service.core.errors import (
     UnknownEndpointError,
 )
 from service.core.rate_limit import WINDOW_S, Verdict
-from service.keys import CLIENT, DATABASE, DRAINING, LOAD, RATE_LIMIT, SETTINGS, VERDICT
+from service.keys import CLIENT, DRAINING, LOAD, LOOKUPS, RATE_LIMIT, SETTINGS, VERDICT
 from service.load import Kind
 from service.problems import ProblemError, problem_response
 from service.requests import asked_language
@@ -98,14 +97,14 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     """Find out who is calling, before anything of the request is read."""
     if getattr(request.match_info.handler, "is_public", False) or request.match_info.http_exception:
         return await handler(request)
-    client = None
+    client, key_sha256 = None, b""
     if (key := _key(request)) and clients.is_plausible(key):
-        async with request.app[DATABASE].connection() as conn:
-            client = await clients.authenticate(conn, key)
-    if client is None or key is None:
+        key_sha256 = clients.hash_key(key)
+        client = await request.app[LOOKUPS].client(key_sha256)
+    if client is None:
         raise ProblemError(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="autos"'})
     request[CLIENT] = client
-    await _count(request, client, key)
+    await _count(request, client, key_sha256)
     # `GET /processes/{number}` looks at what it starts by itself.
     need_scope(request, "read" if request.method == "GET" else "write")
     return await handler(request)
@@ -148,15 +147,14 @@ def taken_as(kind: Kind) -> Callable[[Handler], Handler]:
     return mark
 
 
-async def _count(request: web.Request, client: Client, key: str) -> None:
+async def _count(request: web.Request, client: Client, key_sha256: bytes) -> None:
     """Count the request against the key's limit.
 
     Raises:
         ProblemError: 429; never for a stream, whose reader would give up for good.
     """
     limit = client.requests_per_minute or request.app[SETTINGS].requests_per_minute
-    name = hashlib.sha256(key.encode()).hexdigest()[:32]
-    request[VERDICT] = verdict = await request.app[RATE_LIMIT].admit(name, limit=limit)
+    request[VERDICT] = verdict = await request.app[RATE_LIMIT].admit(key_sha256.hex()[:32], limit=limit)
     if not verdict.is_admitted and not getattr(request.match_info.handler, "is_stream", False):
         raise ProblemError(problems.RATE_LIMITED, headers={"Retry-After": str(verdict.retry_after_s)})
 

@@ -10,9 +10,8 @@ from typing import TypeVar
 from aiohttp import web
 
 from service.core.batches import Batch
-from service.core.db import Connection
 from service.core.jobs import Job
-from service.keys import DATABASE, DRAINING, LOAD, NEWS, TURNS
+from service.keys import DRAINING, LOAD, NEWS, TURNS
 
 LONGEST_WAIT_S = 60
 _LONGEST_RETRY_AFTER_S = 30
@@ -20,7 +19,7 @@ _PREFERRED_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:$|[,;]
 
 T = TypeVar("T", Job, Batch)
 
-Find = Callable[[Connection], Awaitable[T]]
+Find = Callable[[], Awaitable[T]]
 """Reads the job or the batch that the caller asks for."""
 
 Tag = Callable[[T], str]
@@ -41,7 +40,7 @@ async def find_awaited(request: web.Request, find: Find[T], tag: Tag[T], *, wait
     What he knows is what `If-None-Match` names, and without that the present state. What is final keeps
     nobody waiting.
     """
-    found = await _read(request, find)
+    found = await find()
     known_by_tag = request.headers.get("If-None-Match")
     if not wait_s or found.finished_at or (known_by_tag and not is_known(request, tag(found))):
         return found
@@ -58,7 +57,7 @@ async def _read_when_changed(
         # Read before waiting: it may have changed before we began to listen.
         news.clear()
         async with _turn(request):
-            found = await _read(request, find)
+            found = await find()
         if (found.id, found.sequence) != (known.id, known.sequence) or draining.is_set():
             return found
         try:
@@ -79,11 +78,6 @@ async def _turn(request: web.Request) -> AsyncIterator[None]:
         yield
     finally:
         turns.release()
-
-
-async def _read(request: web.Request, find: Find[T]) -> T:
-    async with request.app[DATABASE].connection() as conn:
-        return await find(conn)
 
 
 def is_known(request: web.Request, tag: str) -> bool:

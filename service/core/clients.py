@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -124,20 +124,20 @@ async def add_key(
     """
     if not is_plausible(key):
         raise KeyRefusedError("this is no key of ours: it is not ASCII, or its checksum is wrong")
-    key_id = key.split("_")[2] if key.startswith(_PREFIX) else f"given-{_hash(key).hex()[:10]}"
+    key_id = key.split("_")[2] if key.startswith(_PREFIX) else f"given-{hash_key(key).hex()[:10]}"
     await conn.execute(
         """insert into api_keys (id, client_id, key_sha256, last_four, expires_at, scopes)
            values ($1, $2, $3, $4, $5, $6) on conflict (key_sha256) do nothing""",
         key_id,
         client_id,
-        _hash(key),
+        hash_key(key),
         key[-4:],
         expires_at,
         sorted(scopes),
     )
     is_ours = await conn.fetchval(
         "select client_id = $2 and revoked_at is null from api_keys where key_sha256 = $1",
-        _hash(key),
+        hash_key(key),
         client_id,
     )
     if not is_ours:
@@ -191,31 +191,35 @@ async def revoke_key(conn: Connection, key_id: str) -> None:
         raise NotFoundError(f"no live key has the id {key_id}")
 
 
-async def authenticate(conn: Connection, key: str) -> Client | None:
-    """Return the client of a live key, or None; a miss costs the same as a hit.
+async def authenticate_many(conn: Connection, keys_sha256: Sequence[bytes]) -> dict[bytes, Client | None]:
+    """Return the client of each live key, and None for what is none; a miss costs the same as a hit.
 
     The look-up is by the hash of 256 random bits, so its timing tells nothing about any key.
     """
-    row = await conn.fetchrow(
-        """select c.*, k.id as key_id, k.scopes,
+    rows = await conn.fetch(
+        """select c.*, k.key_sha256, k.id as key_id, k.scopes,
                   k.last_used_at is null or k.last_used_at < now() - $2::interval as is_stale
            from api_keys k join clients c on c.id = k.client_id
-           where k.key_sha256 = $1 and k.revoked_at is null
+           where k.key_sha256 = any($1::bytea[]) and k.revoked_at is null
              and (k.expires_at is null or k.expires_at > now())""",
-        _hash(key),
+        keys_sha256,
         _USE_NOTED_EVERY,
     )
-    if row is None:
-        return None
-    if row["is_stale"]:
+    if stale := sorted(row["key_id"] for row in rows if row["is_stale"]):
         # Asked again here: of many calls at once only the first writes.
         await conn.execute(
             """update api_keys set last_used_at = now()
-               where id = $1 and (last_used_at is null or last_used_at < now() - $2::interval)""",
-            row["key_id"],
+               where id = any($1::text[])
+                 and (last_used_at is null or last_used_at < now() - $2::interval)""",
+            stale,
             _USE_NOTED_EVERY,
         )
-    return replace(_client(row), key_id=row["key_id"], scopes=frozenset(row["scopes"]))
+    found: dict[bytes, Client | None] = dict.fromkeys(keys_sha256)
+    for row in rows:
+        found[row["key_sha256"]] = replace(
+            _client(row), key_id=row["key_id"], scopes=frozenset(row["scopes"])
+        )
+    return found
 
 
 async def list_all(conn: Connection) -> list[Client]:
@@ -264,7 +268,8 @@ def _client(row: asyncpg.Record) -> Client:
     )
 
 
-def _hash(key: str) -> bytes:
+def hash_key(key: str) -> bytes:
+    """Return the SHA-256 under which a key is stored."""
     return hashlib.sha256(key.encode()).digest()
 
 

@@ -7,6 +7,7 @@ the fence of its claim, so that a worker which was taken for dead can change not
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -18,6 +19,7 @@ from service.core.errors import LeaseLostError, NotFoundError
 from service.core.states import JobStatus, Priority
 from service.core.wishes import Filters
 
+# In the order of `Job`.
 _LEFT = "extract(epoch from deadline_at - now())::float8 as left_s"
 _NAMES = (
     *("id", "process_number", "client_id", "priority", "filters", "status", "sequence"),
@@ -282,20 +284,48 @@ async def list_news(
     return [_job(row) for row in rows]
 
 
+async def find_for_clients(
+    conn: Connection, asked: Sequence[tuple[UUID, UUID]]
+) -> dict[tuple[UUID, UUID], Job | None]:
+    """Return for each job and client the job, if this client subscribed to it."""
+    rows = await conn.fetch(
+        f"""select {", ".join("jobs." + name for name in _NAMES)}, {_LEFT}, asked.client_id
+            from unnest($1::uuid[], $2::uuid[]) as asked(job_id, client_id) join jobs on jobs.id = job_id
+            where exists (select from subscriptions s
+                          where s.job_id = jobs.id and s.client_id = asked.client_id)""",
+        *zip(*asked, strict=True),
+    )
+    found: dict[tuple[UUID, UUID], Job | None] = dict.fromkeys(asked)
+    return found | {(row["id"], row[-1]): _job(row[:-1]) for row in rows}
+
+
 async def latest_for_client(conn: Connection, number: str, client_id: UUID) -> Job:
     """Return the newest job of the process that this client subscribed to.
 
     Raises:
         NotFoundError: this client never asked for the process.
     """
-    row = await conn.fetchrow(
-        f"""select {_COLUMNS} from jobs where process_number = $1
-            and exists (select from subscriptions s where s.job_id = jobs.id and s.client_id = $2)
-            order by created_at desc limit 1""",
-        number,
-        client_id,
+    job = (await find_latest_for_clients(conn, [(number, client_id)]))[number, client_id]
+    if job is None:
+        raise NotFoundError("no such job")
+    return job
+
+
+async def find_latest_for_clients(
+    conn: Connection, asked: Sequence[tuple[str, UUID]]
+) -> dict[tuple[str, UUID], Job | None]:
+    """Return for each process and client the newest of its jobs that this client subscribed to, if any."""
+    rows = await conn.fetch(
+        f"""select {", ".join("jobs." + name for name in _NAMES)}, {_LEFT}, asked.client_id
+            from unnest($1::text[], $2::uuid[]) as asked(number, client_id) cross join lateral (
+                select * from jobs where process_number = asked.number
+                and exists (select from subscriptions s
+                            where s.job_id = jobs.id and s.client_id = asked.client_id)
+                order by created_at desc limit 1) jobs""",
+        *zip(*asked, strict=True),
     )
-    return _job(row)
+    found: dict[tuple[str, UUID], Job | None] = dict.fromkeys(asked)
+    return found | {(row["process_number"], row[-1]): _job(row[:-1]) for row in rows}
 
 
 # For the worker that owns the job -----------------------------------------------------------------
@@ -540,7 +570,9 @@ async def lock_to_cancel(conn: Connection, job_id: UUID) -> Job | None:
     return None if row is None else _job(row)
 
 
-def _job(row: asyncpg.Record | None) -> Job:
+def _job(row: asyncpg.Record | tuple[Any, ...] | None) -> Job:
     if row is None:
         raise NotFoundError("no such job")
-    return Job(**{**row, "status": JobStatus(row["status"]), "priority": Priority(row["priority"])})
+    values = [*row]
+    values[3], values[5] = Priority(values[3]), JobStatus(values[5])
+    return Job(*values)

@@ -11,6 +11,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 _LONGEST_NAME_BYTES = 180
@@ -46,27 +47,54 @@ def presign_get(
         endpoint_url: the S3 endpoint as callers reach it; the link is in path style.
         now: with a time zone.
     """
-    endpoint = urlsplit(endpoint_url)
+    origin, host, folder = _address(endpoint_url, bucket)
+    signing = _signing(credentials, region, now, ttl_s)
+    path = folder + quote(key, safe="/~")
+    disposition = "response-content-disposition=" + _quoted_disposition(filename)
+    # The signature is over the parameters in the order of the alphabet; botocore writes them in another.
+    by_name = f"{signing.who_and_when}{signing.token}&X-Amz-SignedHeaders=host&{disposition}"
+    request = f"GET\n{path}\n{by_name}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD"
+    text = signing.text + hashlib.sha256(request.encode()).hexdigest()
+    signature = hmac.digest(signing.key, text.encode(), "sha256").hex()
+    written = f"{disposition}&{signing.who_and_when}&X-Amz-SignedHeaders=host{signing.token}"
+    return f"{origin}{path}?{written}&X-Amz-Signature={signature}"
+
+
+class _Signing(NamedTuple):
+    """What all links of one moment have in common."""
+
+    who_and_when: str
+    token: str
+    text: str
+    key: bytes
+
+
+@lru_cache(maxsize=64)
+def _signing(credentials: Credentials, region: str, now: datetime, ttl_s: int) -> _Signing:
     moment = now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     scope = f"{moment[:8]}/{region}/s3/aws4_request"
-    path = f"{endpoint.path.rstrip('/')}/{bucket}/{quote(key, safe='/~')}"
-    # In this order, because that is how botocore writes them; the signature is over the sorted ones.
-    query = {
-        "response-content-disposition": content_disposition(filename),
-        "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
-        "X-Amz-Credential": f"{credentials.access_key}/{scope}",
-        "X-Amz-Date": moment,
-        "X-Amz-Expires": str(ttl_s),
-        "X-Amz-SignedHeaders": "host",
-    }
-    if credentials.session_token is not None:
-        query["X-Amz-Security-Token"] = credentials.session_token
-    pairs = [f"{name}={quote(value, safe='-._~')}" for name, value in query.items()]
+    who = quote(f"{credentials.access_key}/{scope}", safe="-._~")
+    token = credentials.session_token
+    return _Signing(
+        f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={who}&X-Amz-Date={moment}&X-Amz-Expires={ttl_s}",
+        "" if token is None else f"&X-Amz-Security-Token={quote(token, safe='-._~')}",
+        f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n",
+        signing_key(credentials.secret_key, scope),
+    )
+
+
+@lru_cache(maxsize=4)
+def _address(endpoint_url: str, bucket: str) -> tuple[str, str, str]:
+    """Return the beginning of a link, the host as clients send it, and the path of the bucket."""
+    endpoint = urlsplit(endpoint_url)
     host = host_header(endpoint.scheme, endpoint.netloc)
-    request = f"GET\n{path}\n{'&'.join(sorted(pairs))}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD"
-    text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-    signature = hmac.digest(signing_key(credentials.secret_key, scope), text.encode(), "sha256").hex()
-    return f"{endpoint.scheme}://{endpoint.netloc}{path}?{'&'.join(pairs)}&X-Amz-Signature={signature}"
+    return f"{endpoint.scheme}://{endpoint.netloc}", host, f"{endpoint.path.rstrip('/')}/{bucket}/"
+
+
+# Documents share a few names, and a list is polled again and again.
+@lru_cache(maxsize=4096)
+def _quoted_disposition(filename: str) -> str:
+    return quote(content_disposition(filename), safe="-._~")
 
 
 def content_disposition(filename: str) -> str:

@@ -1,39 +1,51 @@
-"""How many requests a key may send: the generic cell rate algorithm (GCRA), in one round trip to Redis.
+"""How many requests a key may send: the generic cell rate algorithm (GCRA), by Redis' own clock.
 
-Redis' own clock counts, for all API processes together. When Redis is away each process counts for itself.
+It counts for all API processes together; requests of one moment are counted in one round trip. When Redis is
+away each process counts for itself.
 """
 
 import asyncio
+import itertools
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from service.core.gather import Gatherer
 from service.core.queue import REDIS_ERRORS, Queue
 
 WINDOW_S = 60
 """A limit is a number of requests in so many seconds; all of them may come at once."""
 
 _PREFIX = "autos:rate:"
-_PATIENCE_S = 0.25
+_PATIENCE_S = 0.5
 _AWAY_S = 5.0
 _MOST_KEYS = 10_000
 
-# KEYS: the time (µs) at which the key will have its whole limit again.
-# ARGV: µs per request, µs of the window. Returns whether it is admitted, and that time from now.
+# KEYS: the times (µs) at which the keys will have their whole limits again.
+# ARGV: µs of the window; for each key µs per request, and how many requests.
+# Returns for each key how many are admitted, and that time from now.
 _ADMIT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local whole_at = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now)
-local cost, window = tonumber(ARGV[1]), tonumber(ARGV[2])
-if whole_at + cost - now > window then
-    return {0, whole_at - now}
+local window, answer = tonumber(ARGV[1]), {}
+for i, key in ipairs(KEYS) do
+    local cost, asked, admitted = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1]), 0
+    local whole_at = math.max(tonumber(redis.call('GET', key) or now), now)
+    while admitted < asked and whole_at + cost - now <= window do
+        whole_at, admitted = whole_at + cost, admitted + 1
+    end
+    if admitted > 0 then
+        redis.call('SET', key, string.format('%.0f', whole_at), 'PX', math.ceil((whole_at - now) / 1000))
+    end
+    table.insert(answer, admitted)
+    table.insert(answer, whole_at - now)
 end
-whole_at = whole_at + cost
-redis.call('SET', KEYS[1], string.format('%.0f', whole_at), 'PX', math.ceil((whole_at - now) / 1000))
-return {1, whole_at - now}
+return answer
 """
 
 log = logging.getLogger(__name__)
@@ -64,26 +76,54 @@ class Verdict:
         return max(1, math.ceil(self.whole_in_s + WINDOW_S / self.limit - WINDOW_S))
 
 
+class _Request(NamedTuple):
+    """One request; the number tells it from others of the same key."""
+
+    name: str
+    limit: int
+    number: int
+
+
 class RateLimit:
     """Admits requests, each under the name of its key."""
 
     def __init__(self, queue: Queue) -> None:
-        self._admit = queue.redis.register_script(_ADMIT)
+        self._script = queue.redis.register_script(_ADMIT)
+        self._gatherer = Gatherer(self._admit_many)
+        self._numbers = itertools.count()
         self._away_until = 0.0
         self._own = OwnRateLimit()
 
     async def admit(self, name: str, *, limit: int) -> Verdict:
         """Count a request and say whether it is admitted; one that is not costs nothing."""
+        return await self._gatherer.ask(_Request(name, limit, next(self._numbers)))
+
+    async def _admit_many(self, requests: Sequence[_Request]) -> Mapping[_Request, Verdict]:
         if time.monotonic() >= self._away_until:
-            window_us = WINDOW_S * 1_000_000
             try:
                 async with asyncio.timeout(_PATIENCE_S):
-                    done, whole_in_us = await self._admit([_PREFIX + name], [window_us / limit, window_us])
-                return Verdict(bool(done), limit, whole_in_us / 1_000_000)
+                    return await self._ask_redis(requests)
             except REDIS_ERRORS as error:
                 log.warning("redis did not count a request: %s", type(error).__name__)
                 self._away_until = time.monotonic() + _AWAY_S
-        return self._own.admit(name, limit=limit, now=time.monotonic())
+        now = time.monotonic()
+        return {one: self._own.admit(one.name, limit=one.limit, now=now) for one in requests}
+
+    async def _ask_redis(self, requests: Sequence[_Request]) -> dict[_Request, Verdict]:
+        by_key = defaultdict[tuple[str, int], list[_Request]](list)
+        for one in requests:
+            by_key[one.name, one.limit].append(one)
+        window_us = WINDOW_S * 1_000_000
+        told = [part for (_, limit), those in by_key.items() for part in (window_us / limit, len(those))]
+        answer = await self._script([_PREFIX + name for name, _ in by_key], [window_us, *told])
+        verdicts = {}
+        pairs = zip(answer[::2], answer[1::2], strict=True)
+        for ((_, limit), those), (admitted, whole_in_us) in zip(by_key.items(), pairs, strict=True):
+            for place, one in enumerate(those, start=1):
+                # Of those that are admitted the first had the most left.
+                after = max(0, admitted - place) * WINDOW_S / limit
+                verdicts[one] = Verdict(place <= admitted, limit, whole_in_us / 1_000_000 - after)
+        return verdicts
 
 
 class OwnRateLimit:

@@ -6,7 +6,6 @@ from service import answers
 from service.contract import Operation
 from service.core import batches
 from service.core.batches import Batch
-from service.core.db import Connection
 from service.handlers.jobs import path_uuid
 from service.keys import CLIENT, DATABASE
 from service.load import Kind
@@ -32,8 +31,9 @@ async def get_batch(request: web.Request) -> web.Response:
     wait_s = asked_wait_s(request, query.wait)
     client_id = request[CLIENT].id
 
-    async def find(conn: Connection) -> Batch:
-        return await batches.get(conn, batch_id, client_id)
+    async def find() -> Batch:
+        async with request.app[DATABASE].connection() as conn:
+            return await batches.get(conn, batch_id, client_id)
 
     batch = await find_awaited(request, find, _tag, wait_s=wait_s)
     headers = polling_headers(batch, _tag(batch), wait_s=wait_s)

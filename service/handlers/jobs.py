@@ -15,7 +15,7 @@ from service.core.errors import NotFoundError
 from service.core.jobs import Job, Search
 from service.core.states import JobStatus
 from service.cursors import cut_page, read_cursor
-from service.keys import CLIENT, DATABASE, QUEUE, SETTINGS, STORAGE
+from service.keys import CLIENT, DATABASE, LOOKUPS, QUEUE, SETTINGS, STORAGE
 from service.load import Kind
 from service.middleware import taken_as
 from service.polling import Find, Tag, asked_wait_s, find_awaited, is_known, polling_headers
@@ -40,7 +40,7 @@ async def get_job(request: web.Request) -> web.Response:
     client_id = request[CLIENT].id
     return await show_polled(
         request,
-        lambda conn: jobs.get_for_client(conn, job_id, client_id),
+        lambda: request.app[LOOKUPS].job(job_id, client_id),
         lambda job: f'W/"{job.sequence}"',
     )
 

@@ -7,7 +7,7 @@ from service.contract import Operation
 from service.core import cnj, documents, jobs, processes
 from service.handlers.jobs import api_prefix, show_polled
 from service.handlers.submissions import submit
-from service.keys import CLIENT, DATABASE, SETTINGS, STORAGE
+from service.keys import CLIENT, DATABASE, LOOKUPS, SETTINGS, STORAGE
 from service.load import Kind
 from service.middleware import need_scope, taken_as
 from service.request_schemas import JobOptions, NoQuery, ProcessQuery, StatusQuery
@@ -63,7 +63,7 @@ async def get_status(request: web.Request) -> web.Response:
     # The newest job may be another one the next time, and sequences begin anew with each.
     return await show_polled(
         request,
-        lambda conn: jobs.latest_for_client(conn, number, client_id),
+        lambda: request.app[LOOKUPS].latest_job(number, client_id),
         lambda job: f'W/"{job.id.hex[:8]}-{job.sequence}"',
     )
 
