@@ -28,12 +28,14 @@ class Gatherer(Generic[K, V]):
         self._most = most
         self._waiting: dict[K, list[asyncio.Future[V]]] = {}
         self._flights: set[asyncio.Task[None]] = set()
+        self._flying = 0
 
     async def ask(self, key: K) -> V:
         """Return the answer, from a query that begins after this call."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(future)
-        if len(self._flights) < _FLIGHTS:
+        if self._flying < _FLIGHTS:
+            self._flying += 1
             flight = asyncio.create_task(self._fly())
             self._flights.add(flight)
             flight.add_done_callback(self._flights.discard)
@@ -41,20 +43,26 @@ class Gatherer(Generic[K, V]):
         return answer
 
     async def _fly(self) -> None:
-        while self._waiting:
-            asked = self._take()
-            try:
-                found = await self._find(list(asked))
-                for key, futures in asked.items():
-                    for future in futures:
-                        if not future.done():
-                            future.set_result(found[key])
-            except Exception as error:  # told to everybody who asked
-                for future in _open(asked):
-                    future.set_exception(error)
-            finally:
-                for future in _open(asked):
-                    future.cancel()
+        try:
+            while self._waiting:
+                await self._answer(self._take())
+        finally:
+            # In the same step as the last look: who asks from here on starts another flight.
+            self._flying -= 1
+
+    async def _answer(self, asked: Mapping[K, Sequence["asyncio.Future[V]"]]) -> None:
+        try:
+            found = await self._find(list(asked))
+            for key, futures in asked.items():
+                for future in futures:
+                    if not future.done():
+                        future.set_result(found[key])
+        except Exception as error:  # told to everybody who asked
+            for future in _open(asked):
+                future.set_exception(error)
+        finally:
+            for future in _open(asked):
+                future.cancel()
 
     def _take(self) -> dict[K, list[asyncio.Future[V]]]:
         if len(self._waiting) <= self._most:

@@ -104,3 +104,21 @@ async def test_a_key_without_an_answer_is_an_error_and_no_endless_wait() -> None
 
     with pytest.raises(KeyError):
         await Gatherer(find).ask(1)
+
+
+async def test_nobody_is_forgotten_who_asks_as_the_last_queries_end() -> None:
+    source = _Source()
+    gatherer = Gatherer(source.find)
+
+    async def ask_twice() -> list[int]:
+        return [await gatherer.ask(1), await gatherer.ask(2)]
+
+    twice = asyncio.create_task(ask_twice())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    (once,) = await _all_ask(gatherer, [5])
+    await asyncio.sleep(0)
+    assert source.asked == [[1], [5]]
+    source.may_answer.set()
+    async with asyncio.timeout(10):
+        assert (await twice, await once) == ([10, 20], 50)
