@@ -9,6 +9,9 @@ STAMP := .venv/installed
 ARGS ?=
 # Tests at the same time, each on servers of its own.
 JOBS ?= 2
+# Of the benchmark: which workloads (all when empty), each how often.
+WORKLOADS ?=
+ROUNDS ?= 3
 
 # How both lock files are made: `make lock` writes them, `make check` compares. Extras stay in them: pip before
 # 23.3 takes the newest release for a name with an extra, whatever the pin of the bare name says.
@@ -18,7 +21,7 @@ LOCK_DEV := $(COMPILE) --extra dev --extra sandbox --extra bench pyproject.toml
 LOCK_RUN := $(COMPILE) -c requirements-dev.lock pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage chaos check check-lock lock clean
+.PHONY: help run test coverage bench chaos check check-lock lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -32,6 +35,9 @@ test: $(STAMP) ## Run the tests (JOBS=2 at once; ARGS="-k name" goes to pytest)
 
 coverage: $(STAMP) ## Run the tests and show which lines none of them reached
 	$(PY) -m pytest --cov $(ARGS)
+
+bench: $(STAMP) ## Measure side by side and print ratios (WORKLOADS="A E", ROUNDS=3)
+	@$(PY) -m tests.bench $(WORKLOADS) --rounds $(ROUNDS)
 
 chaos: $(STAMP) ## Load and one random fault at a time, then the invariants (CHAOS_MINUTES=3, CHAOS_SEED)
 	@$(PY) -m tests.faults.chaos

@@ -7,7 +7,7 @@ import argparse
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from tests.bench import downloads
+from tests.bench import downloads, polls, submits, webhooks
 from tests.bench.report import Report
 from tests.bench.servers import Servers, open_servers
 
@@ -40,11 +40,37 @@ async def _c(servers: Servers, report: Report, rounds: int) -> None:
     report.judge("C MiB of API and worker above their rest", above, 96, is_at_least=False)
 
 
+async def _d(servers: Servers, report: Report, rounds: int) -> None:
+    await submits.measure(servers, report, rounds=rounds)
+    waits_ms = report.median(submits.START, "Autos at rest", "p50_ms")
+    report.judge("D ms from a submission to its start, p50", waits_ms, 20, is_at_least=False)
+    pace = {who: report.median(submits.RATE, who, "submissions__s") for who in ("Autos", "bare insert")}
+    report.judge("D submissions/s against a bare insert", pace["Autos"] / pace["bare insert"], 0.7)
+
+
+async def _e(servers: Servers, report: Report, rounds: int) -> None:
+    await polls.measure(servers, report, rounds=rounds)
+    for one, other, goal in ((polls.AUTOS, polls.REPLACED, 5), (polls.AUTOS_304, polls.STATIC, 0.7)):
+        pace = [report.median(polls.WORKLOAD, who, polls.PER_S) for who in (one, other)]
+        report.judge(f"E requests/s: {one} against {other}", pace[0] / pace[1], goal)
+
+
+async def _f(servers: Servers, report: Report, rounds: int) -> None:
+    await webhooks.measure(servers, report, rounds=rounds)
+    cost = "webhooks_per_CPU_second"
+    autos, bare = (report.median(webhooks.WORKLOAD, who, cost) for who in (webhooks.ALONE, webhooks.BARE))
+    report.judge("F webhooks per CPU second against a bare loop", autos / bare, 0.6)
+    took = [
+        report.median(webhooks.WORKLOAD, who, "seconds") for who in (webhooks.WITH_HANGING, webhooks.ALONE)
+    ]
+    report.judge("F time of the healthy with a third that hang", took[0] / took[1], 1.15, is_at_least=False)
+
+
 async def _h(servers: Servers, report: Report, rounds: int) -> None:
     await downloads.measure(servers, report, downloads.H, rounds=rounds)
 
 
-_WORKLOADS: dict[str, Measure] = {"A": _a, "B": _b, "C": _c, "H": _h}
+_WORKLOADS: dict[str, Measure] = {"A": _a, "B": _b, "C": _c, "D": _d, "E": _e, "F": _f, "H": _h}
 
 
 async def main(letters: list[str], rounds: int) -> None:

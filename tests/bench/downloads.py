@@ -24,6 +24,10 @@ from tests.bench.servers import Servers, open_api, open_portal, open_workers, wi
 from tests.cases import case_numbers
 from tests.faults.members import until_it_listens
 
+LEAVE_NOTHING = """truncate deliveries, delivery_attempts, batch_items, batches, subscriptions, documents,
+    jobs, turns, processes, idempotency_keys"""
+"""Empties Autos' tables of all that was done."""
+
 _TIMEOUT_S = 900.0
 _LOOK_EVERY_S = 0.02
 _POST_AT_ONCE = 32
@@ -66,13 +70,20 @@ class Contender(Protocol):
 
 
 @dataclass
-class _Autos:
+class Autos:
+    """API and workers.
+
+    Attributes:
+        url: of the API.
+    """
+
     programs: Sequence[Program]
     url: str
     key: str
     database: "asyncpg.Connection[asyncpg.Record]"
 
     async def run(self, numbers: Sequence[str]) -> None:
+        """Submit a batch, and wait for the last of its jobs."""
         async with aiohttp.ClientSession(headers={"X-API-Key": self.key}) as http:
             body = {"process_numbers": list(numbers)}
             async with http.post(f"{self.url}/jobs/batch", json=body) as answer:
@@ -82,10 +93,7 @@ class _Autos:
         ended = await self.database.fetch("select status::text, count(*) from jobs group by status")
         if [tuple(row) for row in ended] != [("completed", len(numbers))]:
             raise RuntimeError(f"not every job is complete: {ended}")
-        await self.database.execute(
-            """truncate deliveries, delivery_attempts, batch_items, batches, subscriptions, documents, jobs,
-               turns, processes, idempotency_keys"""
-        )
+        await self.database.execute(LEAVE_NOTHING)
 
 
 @dataclass
@@ -189,8 +197,8 @@ async def _listed_bytes(portal_url: str, number: str) -> int:
 
 
 @asynccontextmanager
-async def open_autos(servers: Servers, portal_url: str, workload: Workload) -> AsyncIterator[Contender]:
-    """Autos: API and workers; the work of both is counted."""
+async def open_autos(servers: Servers, portal_url: str, workload: Workload) -> AsyncIterator[Autos]:
+    """Autos as it would be run for such work; the work of API and workers is counted."""
     settings = {
         "portal_url": portal_url,
         "portal_concurrency": workload.concurrency,
@@ -203,7 +211,7 @@ async def open_autos(servers: Servers, portal_url: str, workload: Workload) -> A
         workers = await stack.enter_async_context(open_workers(servers, workload.workers, **settings))
         database = await stack.enter_async_context(_connected(servers))
         await _until_ready(workers)
-        yield _Autos([api, *workers], f"http://127.0.0.1:{port}", servers.key, database)
+        yield Autos([api, *workers], f"http://127.0.0.1:{port}", servers.key, database)
 
 
 @asynccontextmanager

@@ -1,74 +1,41 @@
-"""`python -m tests.bench.webhooks [COUNT [ROUNDS]]`: webhooks to receivers of which a third hang.
+"""Workload F: webhooks, also to receivers of which a third hang.
 
-In turns, the healthy two thirds alone and all of them together go to one worker process; prints how long the
-healthy ones took each time, the ratio of the medians, and the most memory that the worker had.
+In turns, the healthy two thirds alone, all of them together, and as many bare requests under the same guard.
 """
 
 import asyncio
 import os
-import statistics
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
+import asyncpg
+import uvloop
 from aiohttp import web
 
-from service.core import clients, queue
-from service.core import db as database
-from service.core.db import Database, open_database
-from service.core.settings import Settings
-from service.sandbox.postgres import open_postgres
-from service.sandbox.redis import open_redis
+from service.core.queue import open_queue
 from service.sandbox.run import open_site
-from service.sandbox.s3 import open_s3
-from tests.faults.children import open_worker_process, peak_memory_bytes
-from tests.rings import RING, SECRET_KEYS
+from tests.bench.programs import Program, open_program
+from tests.bench.report import Report
+from tests.bench.servers import CLIENT, Servers, open_workers
+
+WORKLOAD = "F: webhooks to 30 receivers"
+ALONE, WITH_HANGING, BARE = "Autos, the healthy alone", "Autos, a third hang", "bare POST loop"
 
 _RECEIVERS = 30
 _TIMEOUT_S = 300.0
+_LOOK_EVERY_S = 0.05
 
 
-async def main(count: int, rounds: int) -> None:
-    """Measure and print."""
-    async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        url = await stack.enter_async_context(open_postgres(folder, durable=False))
-        s3 = await stack.enter_async_context(open_s3(folder))
-        settings = Settings.model_validate(
-            {
-                "database_url": url,
-                "redis_url": await stack.enter_async_context(open_redis(folder, durable=False)),
-                "s3_endpoint_url": s3.endpoint_url,
-                "aws_access_key_id": s3.access_key,
-                "aws_secret_access_key": s3.secret_key,
-                "secret_keys": SECRET_KEYS,
-                "webhook_allow_private": True,
-                "drain_s": 0.1,
-                "log_level": "WARNING",
-            }
-        )
-        await database.upgrade(url)
-        healthy = await stack.enter_async_context(_receivers("healthy"))
-        hanging = await stack.enter_async_context(_receivers("hanging"))
-        db = await stack.enter_async_context(open_database(settings))
-        took: dict[bool, list[float]] = {False: [], True: []}
+async def measure(servers: Servers, report: Report, *, rounds: int, count: int = 10_000) -> None:
+    """Send so many webhooks in turns, and note how soon the healthy ones had theirs, and at what cost."""
+    print(f"\n{WORKLOAD}", flush=True)
+    async with _receivers("healthy") as healthy, _receivers("hanging") as hanging:
         for _ in range(rounds):
-            for with_hanging, times in took.items():
-                urls = _urls(count, healthy, hanging if with_hanging else None)
-                seconds, peak_bytes = await _deliver(settings, db, urls, healthy)
-                times.append(seconds)
-                healthy_count = sum(one.startswith(healthy) for one in urls)
-                print(
-                    f"{healthy_count} healthy, {len(urls) - healthy_count} hanging: {seconds:.1f} s for the "
-                    f"healthy ones ({healthy_count / seconds:.0f}/s), "
-                    f"the worker's peak {peak_bytes / 2**20:.0f} MiB",
-                    flush=True,
-                )
-        ratio = statistics.median(took[True]) / statistics.median(took[False])
-        print(f"with the hanging ones: {ratio:.2f} of the time that the healthy ones need alone")
+            for who, hangs in ((ALONE, None), (WITH_HANGING, hanging)):
+                report.note(WORKLOAD, who, **await _deliver(servers, _urls(count, healthy, hangs), healthy))
+            report.note(WORKLOAD, BARE, **await _post_barely(servers, count * 2 // 3, healthy))
 
 
 def _urls(count: int, healthy: str, hanging: str | None) -> list[str]:
@@ -83,48 +50,59 @@ def _urls(count: int, healthy: str, hanging: str | None) -> list[str]:
     return urls
 
 
-async def _deliver(settings: Settings, db: Database, urls: list[str], healthy: str) -> tuple[float, int]:
-    """Return in how many seconds the healthy ones had theirs, and the worker's peak of memory in bytes."""
-    async with db.transaction() as conn:
-        client, _ = await clients.ensure(conn, RING, "acme")
+async def _deliver(servers: Servers, urls: Sequence[str], healthy: str) -> dict[str, float]:
+    conn = await asyncpg.connect(servers.settings.database_url.get_secret_value())
+    count = sum(url.startswith(healthy) for url in urls)
+    try:
         await conn.execute("truncate delivery_attempts, deliveries")
-    async with open_worker_process(settings) as worker, queue.open_queue(settings) as rings:
-        await rings.redis.flushdb()
-        async with db.connection() as conn:
+        async with open_workers(servers, drain_s=0.1) as (worker,), open_queue(servers.settings) as rings:
+            await rings.redis.flushdb()
             rows = await conn.fetch(
                 """insert into deliveries (client_id, webhook_url, event, payload)
-                   select $1, url, 'webhook.test', '{"type": "webhook.test"}' from unnest($2::text[]) url
-                   returning destination""",
-                client.id,
+                   select id, url, 'webhook.test', '{"type": "webhook.test"}'
+                   from clients, unnest($1::text[]) url where name = $2 returning destination""",
                 urls,
+                CLIENT,
             )
-        begun = time.monotonic()
-        await rings.ring_destinations(row["destination"] for row in rows)
-        await _until_delivered(db, sum(url.startswith(healthy) for url in urls))
-        return time.monotonic() - begun, peak_memory_bytes(worker)
+            cpu_s, begun = worker.cpu_s(), time.monotonic()
+            await rings.ring_destinations(row["destination"] for row in rows)
+            async with asyncio.timeout(_TIMEOUT_S):
+                while await _delivered(conn) < count:
+                    await asyncio.sleep(_LOOK_EVERY_S)
+            return _figures(worker, count, time.monotonic() - begun, worker.cpu_s() - cpu_s)
+    finally:
+        await conn.close()
 
 
-async def _until_delivered(db: Database, count: int) -> None:
-    delivered = -1
-    async with asyncio.timeout(_TIMEOUT_S):
-        while delivered < count:
-            await asyncio.sleep(0.1)
-            async with db.connection() as conn:
-                delivered = await conn.fetchval("select count(*) from deliveries where status = 'delivered'")
+async def _delivered(conn: "asyncpg.Connection[asyncpg.Record]") -> int:
+    delivered: int = await conn.fetchval("select count(*) from deliveries where status = 'delivered'")
+    return delivered
+
+
+async def _post_barely(servers: Servers, count: int, healthy: str) -> dict[str, float]:
+    environ = {**servers.environ(), "CONCURRENCY": str(servers.settings.deliveries_per_worker)}
+    command = ("-m", "tests.bench.baselines.bare_webhooks")
+    async with open_program(*command, environ=environ, ready="ready") as program:
+        cpu_s, begun = program.cpu_s(), time.monotonic()
+        if await program.ask(f"{count} {healthy}", timeout_s=_TIMEOUT_S) != "done":
+            raise RuntimeError("the loop did not end well")
+        return _figures(program, count, time.monotonic() - begun, program.cpu_s() - cpu_s)
+
+
+def _figures(program: Program, count: int, seconds: float, cpu_s: float) -> dict[str, float]:
+    return {
+        "seconds": seconds,
+        "webhooks__s": count / seconds,
+        "webhooks_per_CPU_second": count / cpu_s,
+        "MiB_at_its_peak": program.peak_bytes() / 2**20,
+    }
 
 
 @asynccontextmanager
 async def _receivers(kind: str) -> AsyncIterator[str]:
     """Serve receivers in a process of their own; yields their address."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.webhooks", kind, stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout
-    try:
-        yield (await process.stdout.readline()).decode().strip()
-    finally:
-        process.kill()
-        await process.wait()
+    async with open_program("-m", "tests.bench.webhooks", kind, environ={}) as program:
+        yield await program.line()
 
 
 async def receive(kind: str) -> None:
@@ -145,8 +123,4 @@ async def receive(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] and not sys.argv[1].isdecimal():
-        asyncio.run(receive(sys.argv[1]))
-    else:
-        numbers = [int(one) for one in sys.argv[1:]]
-        asyncio.run(main(*(numbers + [10_000, 3][len(numbers) :])))
+    uvloop.run(receive(sys.argv[1]))
