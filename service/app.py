@@ -50,6 +50,7 @@ from service.keys import (
     RATE_LIMIT,
     SETTINGS,
     STORAGE,
+    SUBMISSIONS,
     TEXTS,
     TURNS,
 )
@@ -57,6 +58,7 @@ from service.load import Load
 from service.lookups import Lookups
 from service.middleware import answer_problems, authenticate, shed_load
 from service.openapi import describe
+from service.submissions import Submissions
 
 _MAX_BODY_BYTES = 64 * 1024
 MAX_LINE_BYTES = 16 * 1024
@@ -93,6 +95,7 @@ def create_app(settings: Settings) -> web.Application:
             _lookups,
             _opened(NEWS, open_news),
             _opened(QUEUE, open_queue),
+            _submissions,
             _rate_limit,
             _portal,
             _opened(STORAGE, open_storage),
@@ -161,6 +164,11 @@ def _webhook_routes(at: str) -> list[web.RouteDef]:
 
 async def _lookups(app: web.Application) -> AsyncIterator[None]:
     app[LOOKUPS] = Lookups(app[DATABASE])
+    yield
+
+
+async def _submissions(app: web.Application) -> AsyncIterator[None]:
+    app[SUBMISSIONS] = Submissions(app[DATABASE], app[QUEUE], app[SETTINGS])
     yield
 
 

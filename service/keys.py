@@ -18,6 +18,7 @@ from service.core.settings import Settings
 from service.core.storage import Storage
 from service.load import Load
 from service.lookups import Lookups
+from service.submissions import Submissions
 
 SETTINGS = web.AppKey("settings", Settings)
 DATABASE = web.AppKey("database", Database)
@@ -35,6 +36,7 @@ OPENAPI = web.AppKey("openapi", dict[str, Any])
 RATE_LIMIT = web.AppKey("rate_limit", RateLimit)
 LOAD = web.AppKey("load", Load)
 LOOKUPS = web.AppKey("lookups", Lookups)
+SUBMISSIONS = web.AppKey("submissions", Submissions)
 PORTAL = web.AppKey("portal", Portal)
 PORTAL_LIMIT = web.AppKey("portal_limit", PortalLimit)
 TEXTS = web.AppKey("texts", asyncio.Semaphore)

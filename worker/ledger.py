@@ -171,7 +171,8 @@ class Ledger:
             await documents.mark_started(conn, self._started[:started])
         if stored:
             await documents.mark_available(conn, self._stored[:stored])
-            await jobs.forget_crashes(conn, self._job)
+            if self._job.crashes:
+                await jobs.forget_crashes(conn, self._job)
         if missed:
             await documents.mark_missed(conn, self._missed[:missed])
 

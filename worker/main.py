@@ -33,7 +33,8 @@ from worker.tasks.deliver import deliver
 from worker.tasks.fetch_process import fetch_process
 
 _REDIS_WAIT_S = 1.0
-_POLL_DELAY_S = 0.1
+# Only who missed a call has to wait so long.
+_POLL_DELAY_S = 0.5
 _LAST_POLL_S = 10.0
 
 Task = Callable[[Context, UUID], Awaitable[None]]
@@ -47,32 +48,39 @@ class Worker(arq.Worker):
     Attributes:
         running: the tasks that have begun and not ended. arq's own list is by the rings' ids, and forgets a
             task when its ring, which was taken off the queue as it was heard, is heard a second time.
+        called: set when somebody rang, or a place became free: it is worth to look at once.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.running: set[asyncio.Task[Any]] = set()
+        self.called = asyncio.Event()
 
     async def run_job(self, job_id: str, score: int) -> None:
         """Run the task that a ring asks for; what Redis does meanwhile is no error of the task's."""
         if task := asyncio.current_task():
             self.running.add(task)
             # After arq's own callback, which gives its place back: see `_give_back_places`.
-            task.add_done_callback(self.running.discard)
+            task.add_done_callback(self._note_end)
         try:
             await super().run_job(job_id, score)
         except REDIS_ERRORS as error:
             log.warning("redis kept a ring: %s", type(error).__name__)
 
+    def _note_end(self, task: asyncio.Task[Any]) -> None:
+        self.running.discard(task)
+        self.called.set()
+
     async def poll_until(self, stopping: asyncio.Event) -> None:
-        """Start tasks as they come.
+        """Start tasks as they come; who sets the event sets `called` too.
 
         Ended by an event and not by a cancel, which would tear a connection to Redis in the middle of a
         command, and which redis-py swallows when it meets one of its own time-outs.
         """
         while not stopping.is_set():
+            self.called.clear()
             await self._poll_iteration()
-            await wait_for(stopping, self.poll_delay_s)
+            await wait_for(self.called, self.poll_delay_s)
 
     async def _poll_iteration(self) -> None:
         try:
@@ -115,6 +123,8 @@ async def open_worker(settings: Settings) -> AsyncIterator[list[asyncio.Task[Non
             create_worker(context, FETCH_PROCESS, fetch_process, JOBS_QUEUE, settings.jobs_per_worker),
             create_worker(context, DELIVER, deliver, DELIVERIES_QUEUE, settings.deliveries_per_worker),
         ]
+        called = {worker.queue_name: worker.called for worker in workers}
+        listening = asyncio.create_task(context.queue.listen(called))
         loops = [asyncio.create_task(worker.poll_until(context.stopping)) for worker in workers]
         loops += [asyncio.create_task(run()) for run in (Sweep(context).run, Janitor(context).run)]
         log.info("worker %s ready", context.worker_id)
@@ -123,11 +133,14 @@ async def open_worker(settings: Settings) -> AsyncIterator[list[asyncio.Task[Non
         finally:
             log.info("worker %s stops: what runs may finish or is handed back", context.worker_id)
             await _stop(context, workers, loops)
+            await _cancel([listening])
 
 
 async def _stop(context: Context, workers: list[Worker], loops: list[asyncio.Task[None]]) -> None:
     ended = [loop for loop in loops if loop.done()]
     context.stopping.set()
+    for worker in workers:
+        worker.called.set()
     # The polls first: one that is under way may still start a task, which then has to be waited for.
     await asyncio.wait(loops, timeout=_LAST_POLL_S)
     drain_s = context.settings.drain_s

@@ -81,10 +81,8 @@ class Sweep:
             )
         if due_jobs:
             crash_point("sweep.listed")
-        for job_id, fence in due_jobs:
-            if not await self._context.queue.ring_job(job_id, fence):
-                return
-        await self._context.queue.ring_destinations(due_destinations)
+        if await self._context.queue.ring_jobs(due_jobs):
+            await self._context.queue.ring_destinations(due_destinations)
 
     async def free_expired_leases(self) -> None:
         """Hand back the jobs of dead workers, or give up those that kill every worker."""

@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import orjson
 from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
+from arq.jobs import serialize_job
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -32,6 +33,7 @@ REDIS_ERRORS = (RedisError, OSError, TimeoutError, RuntimeError)
 redis-py passes on, for a connection that was cut while a command was being written."""
 
 _RING_TIMEOUT_S = 1.5
+_CALL_WAIT_S = 1.0
 _AWAY_S = 1.0
 # What arq keeps of a ring beside its place in the queue.
 _ARQ_PREFIXES = (job_key_prefix, in_progress_key_prefix, retry_key_prefix)
@@ -39,6 +41,24 @@ _ARQ_PREFIXES = (job_key_prefix, in_progress_key_prefix, retry_key_prefix)
 _RING_BUCKET_S = 60
 # Enough to keep many workers busy between two sweeps; all else waits in PostgreSQL.
 _MOST_WAITING = 1000
+_KEPT_MS = 86_400_000
+_CALLS = "autos:calls"
+
+# What arq's `enqueue_job` does in three round trips for each task, for many in one; and who waits is called.
+# KEYS queue, and for each ring the key of its task. ARGV channel, ms to keep, time in ms, and for each ring
+# its id and its task.
+_RING = """
+local rung = 0
+for i = 2, #KEYS do
+    if redis.call('EXISTS', KEYS[i]) == 0 then
+        redis.call('PSETEX', KEYS[i], ARGV[2], ARGV[2 * i + 1])
+        redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2 * i])
+        rung = rung + 1
+    end
+end
+if rung > 0 then redis.call('PUBLISH', ARGV[1], KEYS[1]) end
+return rung
+"""
 
 log = logging.getLogger(__name__)
 
@@ -48,25 +68,38 @@ class Queue:
 
     def __init__(self, redis: ArqRedis) -> None:
         self.redis = redis
+        self._script = redis.register_script(_RING)
         self._away_until = 0.0
 
-    async def ring_job(self, job_id: UUID, fence: int) -> bool:
-        """Ring for a pending job; False when Redis did not take it (the sweep will try again)."""
+    async def ring_jobs(self, jobs: Iterable[tuple[UUID, int]]) -> bool:
+        """Ring for pending jobs, each with its fence; False when Redis did not (the sweep will try again)."""
         # The id holds the fence: rings for one state of a row collapse into one, while the ring after
         # a claim that died is a new one, which arq would otherwise drop as already running.
-        ring_id = f"{FETCH_PROCESS}:{job_id}:{fence}:{int(time.time()) // _RING_BUCKET_S}"
-        return await self._ring(FETCH_PROCESS, JOBS_QUEUE, job_id, ring_id)
+        bucket = int(time.time()) // _RING_BUCKET_S
+        rings = {f"{FETCH_PROCESS}:{job_id}:{fence}:{bucket}": job_id for job_id, fence in jobs}
+        return await self._ring(FETCH_PROCESS, JOBS_QUEUE, rings)
 
-    async def ring_destination(self, destination: UUID) -> bool:
-        """Ring because something is due at a destination; False when Redis did not take it."""
+    async def ring_destinations(self, destinations: Iterable[UUID]) -> bool:
+        """Ring because something is due at these destinations; False when Redis did not."""
         # Each ring is one of its own: there may be more to do than the last one found.
-        return await self._ring(DELIVER, DELIVERIES_QUEUE, destination, f"{DELIVER}:{uuid4()}")
+        rings = {f"{DELIVER}:{uuid4()}": destination for destination in dict.fromkeys(destinations)}
+        return await self._ring(DELIVER, DELIVERIES_QUEUE, rings)
 
-    async def ring_destinations(self, destinations: Iterable[UUID]) -> None:
-        """Ring for each destination once, until Redis does not take one."""
-        for destination in dict.fromkeys(destinations):
-            if not await self.ring_destination(destination):
-                return
+    async def listen(self, called: dict[str, asyncio.Event]) -> None:
+        """Set a queue's event whenever somebody rings there, for ever; while Redis is away nobody is called.
+
+        A call that is missed is no loss: who waits for it looks by himself now and then.
+        """
+        while True:
+            try:
+                async with self.redis.pubsub(ignore_subscribe_messages=True) as calls:
+                    await calls.subscribe(_CALLS)
+                    while True:
+                        if message := await calls.get_message(timeout=_CALL_WAIT_S):
+                            called[message["data"].decode()].set()
+            except REDIS_ERRORS as error:
+                log.warning("redis calls nobody: %s", type(error).__name__)
+                await asyncio.sleep(_AWAY_S)
 
     async def heard(self, queue: str, ring_id: str) -> None:
         """Take a ring off its queue as soon as its task has begun.
@@ -120,14 +153,21 @@ class Queue:
         async with asyncio.timeout(_RING_TIMEOUT_S):
             await self.redis.ping()
 
-    async def _ring(self, task: str, queue: str, row_id: UUID, ring_id: str) -> bool:
+    async def _ring(self, task: str, queue: str, rings: dict[str, UUID]) -> bool:
+        if not rings:
+            return True
         if time.monotonic() < self._away_until:
             return False
+        now_ms = int(time.time() * 1000)
+        keys = [queue, *(job_key_prefix + ring_id for ring_id in rings)]
+        told: list[str | int | bytes] = [_CALLS, _KEPT_MS, now_ms]
+        for ring_id, row_id in rings.items():
+            told += [ring_id, serialize_job(task, (str(row_id),), {}, None, now_ms, serializer=serialize)]
         try:
             async with asyncio.timeout(_RING_TIMEOUT_S):
-                await self.redis.enqueue_job(task, str(row_id), _job_id=ring_id, _queue_name=queue)
+                await self._script(keys, told)
         except REDIS_ERRORS as error:
-            log.warning("redis did not take a ring for %s: %s", task, type(error).__name__)
+            log.warning("redis did not take %d rings for %s: %s", len(rings), task, type(error).__name__)
             # Not every caller is to wait for it.
             self._away_until = time.monotonic() + _AWAY_S
             return False

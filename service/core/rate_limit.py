@@ -5,7 +5,6 @@ away each process counts for itself.
 """
 
 import asyncio
-import itertools
 import logging
 import math
 import time
@@ -13,7 +12,6 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from service.core.gather import Gatherer
 from service.core.queue import REDIS_ERRORS, Queue
@@ -76,12 +74,12 @@ class Verdict:
         return max(1, math.ceil(self.whole_in_s + WINDOW_S / self.limit - WINDOW_S))
 
 
-class _Request(NamedTuple):
-    """One request; the number tells it from others of the same key."""
+@dataclass(frozen=True, eq=False, slots=True)
+class _Request:
+    """One request; never the same as another of the same key."""
 
     name: str
     limit: int
-    number: int
 
 
 class RateLimit:
@@ -90,13 +88,12 @@ class RateLimit:
     def __init__(self, queue: Queue) -> None:
         self._script = queue.redis.register_script(_ADMIT)
         self._gatherer = Gatherer(self._admit_many)
-        self._numbers = itertools.count()
         self._away_until = 0.0
         self._own = OwnRateLimit()
 
     async def admit(self, name: str, *, limit: int) -> Verdict:
         """Count a request and say whether it is admitted; one that is not costs nothing."""
-        return await self._gatherer.ask(_Request(name, limit, next(self._numbers)))
+        return await self._gatherer.ask(_Request(name, limit))
 
     async def _admit_many(self, requests: Sequence[_Request]) -> Mapping[_Request, Verdict]:
         if time.monotonic() >= self._away_until:

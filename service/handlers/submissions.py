@@ -19,9 +19,10 @@ from service.core.idempotency import KeptAnswer, KeyedRequest
 from service.core.outbound import OutboundPolicy, parse_destination
 from service.core.settings import Settings
 from service.core.submission import Outcome, Submission
+from service.core.subscriptions import WebhookState
 from service.core.wishes import Wish
 from service.handlers.jobs import api_prefix, path_uuid
-from service.keys import CLIENT, DATABASE, QUEUE, SETTINGS
+from service.keys import CLIENT, DATABASE, SETTINGS, SUBMISSIONS
 from service.middleware import translate
 from service.problems import ProblemError, problem_body
 from service.request_schemas import (
@@ -45,8 +46,6 @@ from service.requests import (
 from service.schemas import BatchAnswer, SummaryAnswer
 
 _POLL_AGAIN_S = "1"
-# The workers begin with so many jobs of a request; the sweep rings for the others a moment later.
-_MOST_RINGS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +81,10 @@ async def create_job(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     body = await read_json(request, JobRequest)
     wish = _wish(request, body.process_number, body)
+    if idempotency_key(request) is None:
+        submitted = await request.app[SUBMISSIONS].submit(wish, request[CLIENT])
+        answer = _job_answer(request, submitted.submission, submitted.webhook)
+        return _response(answer, {})
 
     async def create(conn: Connection) -> Created:
         submitted = await submission.submit(conn, wish, request[CLIENT].id, **_limits(request))
@@ -168,12 +171,8 @@ async def create_batch(request: web.Request) -> web.Response:
 
 async def submit(request: web.Request, number: str, options: JobOptions) -> Submission:
     """Write the submission of one process, then ring."""
-    wish = _wish(request, number, options)
-    submitted = await request.app[DATABASE].in_transaction(
-        lambda conn: submission.submit(conn, wish, request[CLIENT].id, **_limits(request))
-    )
-    await _ring(request, [submitted], [])
-    return submitted
+    submitted = await request.app[SUBMISSIONS].submit(_wish(request, number, options), request[CLIENT])
+    return submitted.submission
 
 
 def _limits(request: web.Request) -> _Limits:
@@ -278,23 +277,30 @@ async def _create_once(request: web.Request, asked: bytes, create: Create) -> we
         return created.answer, created
 
     answer, created = await request.app[DATABASE].in_transaction(write)
-    headers = {"Location": answer.location}
     if created is None:
-        headers["Idempotent-Replayed"] = "true"
-    else:
-        await _ring(request, created.submissions, created.destinations)
+        return _response(answer, {"Idempotent-Replayed": "true"})
+    await request.app[SUBMISSIONS].ring(created.submissions, created.destinations)
+    return _response(answer, {})
+
+
+def _response(answer: KeptAnswer, headers: dict[str, str]) -> web.Response:
+    headers["Location"] = answer.location
     if answer.status == 202:
         headers["Retry-After"] = _POLL_AGAIN_S
     return answers.body_response(answer.body, status=answer.status, headers=headers)
 
 
 async def _created_job(conn: Connection, request: web.Request, submitted: Submission) -> Created:
+    webhook = await subscriptions.webhook_state(conn, submitted.job.id, request[CLIENT].id)
+    return Created(_job_answer(request, submitted, webhook), [submitted])
+
+
+def _job_answer(request: web.Request, submitted: Submission, webhook: WebhookState) -> KeptAnswer:
     """Show the job without its documents, whose links would not last as long as the answer is kept."""
     job = submitted.job
-    webhook = await subscriptions.webhook_state(conn, job.id, request[CLIENT].id)
     status = 200 if submitted.outcome is Outcome.CACHED else 202
     body = answers.encode(answers.status_answer(job, None, webhook))
-    return Created(KeptAnswer(status, f"{api_prefix(request)}/jobs/{job.id}", body), [submitted])
+    return KeptAnswer(status, f"{api_prefix(request)}/jobs/{job.id}", body)
 
 
 async def _created_batch(
@@ -307,16 +313,3 @@ async def _created_batch(
     location = f"{api_prefix(request)}/batches/{batch_id}"
     kept = KeptAnswer(200 if batch.finished_at else 202, location, answers.encode(answer))
     return Created(kept, [one for one in met if isinstance(one, Submission)], destinations)
-
-
-async def _ring(request: web.Request, submissions: Sequence[Submission], destinations: list[UUID]) -> None:
-    """Ring for what was written; a ring that Redis does not take is the sweep's to repeat."""
-    crash_point("submission.committed")
-    queue = request.app[QUEUE]
-    new = [one.job for one in submissions if one.outcome is Outcome.CREATED]
-    for job in new[:_MOST_RINGS]:
-        if not await queue.ring_job(job.id, job.fence):
-            break
-    told = [destination for one in submissions for destination in one.destinations]
-    await queue.ring_destinations([*told, *destinations][:_MOST_RINGS])
-    crash_point("submission.rung")

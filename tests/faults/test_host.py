@@ -3,8 +3,10 @@
 import asyncio
 import resource
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
+from service.core.errors import DatabaseUnavailableError
 from service.sandbox.cases import Special, special_number
 from tests.conftest import MakeSettings
 from tests.faults.members import Member, open_member
@@ -50,9 +52,11 @@ async def test_more_load_than_it_can_bear_is_refused_with_503_and_does_no_lastin
         async def submit(number: str) -> int:
             return (await caller.post("/jobs", json={"process_number": number})).status
 
-        async with api.db.connection():
-            overload = [asyncio.create_task(submit(number)) for number in numbers]
-            await asyncio.wait(overload, return_when=asyncio.FIRST_COMPLETED)
+        overload = [asyncio.create_task(submit(number)) for number in numbers]
+        # On a busy machine it is held for as long as anybody may hold one.
+        with suppress(DatabaseUnavailableError):
+            async with api.db.connection():
+                await asyncio.wait(overload, return_when=asyncio.FIRST_COMPLETED)
         statuses = Counter([await task for task in overload])
         assert set(statuses) <= {202, 503}
         assert statuses[503] > 0

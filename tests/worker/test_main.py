@@ -37,7 +37,7 @@ async def test_a_ring_that_is_heard_twice_is_two_tasks_and_both_are_waited_for(
         worker = create_worker(context, FETCH_PROCESS, tasks.run, JOBS_QUEUE, 5)
         polling = asyncio.create_task(worker.poll_until(context.stopping))
         for count in (1, 2):
-            assert await context.queue.ring_job(job_id, 0)
+            assert await context.queue.ring_jobs([(job_id, 0)])
             async with asyncio.timeout(30):
                 await tasks.begun.acquire()
             assert len(worker.running) == count
@@ -58,7 +58,7 @@ async def test_a_task_whose_redis_goes_away_ends_well_and_gives_its_place_back(
         async with open_context(settings) as context:
             worker = create_worker(context, FETCH_PROCESS, tasks.run, JOBS_QUEUE, 1)
             polling = asyncio.create_task(worker.poll_until(context.stopping))
-            await context.queue.ring_job(uuid4(), 0)
+            await context.queue.ring_jobs([(uuid4(), 0)])
             async with asyncio.timeout(30):
                 await tasks.begun.acquire()
             await redis.set_mood(Mood.REFUSED)
@@ -68,7 +68,7 @@ async def test_a_task_whose_redis_goes_away_ends_well_and_gives_its_place_back(
             assert "redis kept a ring" in caplog.text
             await redis.set_mood(Mood.THROUGH)
             async with asyncio.timeout(30):
-                while not await context.queue.ring_job(uuid4(), 0):
+                while not await context.queue.ring_jobs([(uuid4(), 0)]):
                     await asyncio.sleep(0.1)
                 await tasks.begun.acquire()
             context.stopping.set()

@@ -80,7 +80,7 @@ async def test_a_job_that_is_rung_for_many_times_is_done_once(world: World) -> N
     submitted = await caller.post("/jobs", json={"process_number": "1003579-22.2025.8.26.0564"})
     async with open_queue(world.settings) as queue:
         for fence in range(5):  # under as many names, so that Redis takes each for a ring of its own
-            assert await queue.ring_job(UUID(submitted.json["job_id"]), fence)
+            assert await queue.ring_jobs([(UUID(submitted.json["job_id"]), fence)])
     await caller.wait_until_final("1003579-22.2025.8.26.0564")
     assert set(world.portal.binaries.values()) == {1}
     assert world.portal.processes.total() == 1
