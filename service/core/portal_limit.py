@@ -84,7 +84,6 @@ class PortalLimit:
                 an outage costs nobody an attempt.
         """
         holder = await self._take()
-        is_held = True
         try:
             yield
         except PortalError as error:
@@ -92,10 +91,9 @@ class PortalLimit:
                 raise _breaker_open(shut_ms) from error
             raise
         else:
-            is_held = not await self._note_success(holder)
+            await self._note_success(holder)
         finally:
-            if is_held:
-                self._give_back(holder)
+            self._give_back(holder)
 
     # How requests end -----------------------------------------------------------------------------
 
@@ -123,8 +121,7 @@ class PortalLimit:
             log.warning("the portal keeps failing and is left alone for %.0f s", shut_ms / 1000)
         return int(shut_ms)
 
-    async def _note_success(self, holder: str) -> bool:
-        """Tell of it; return whether the place went back with the news."""
+    async def _note_success(self, holder: str) -> None:
         self._successes += 1
         is_rise = self._successes >= self._limit
         if is_rise:
@@ -133,11 +130,6 @@ class PortalLimit:
         self._limit, is_closed = answer or (self._limit, self._own.succeeded(holder))
         if is_closed:
             log.info("the portal answers again")
-        if answer is None:
-            return False
-        self._held.discard(holder)
-        self._freed.set()
-        return True
 
     # Taking a place -------------------------------------------------------------------------------
 

@@ -71,10 +71,8 @@ if now - number('cut_at') >= 1000 then
 end
 return limit()
 """
-# ARGV id, 1 to let the limit rise or 0. Gives the place back; returns the limit, and 1 when this closed the
-# breaker.
+# ARGV id, 1 to let the limit rise or 0. Returns the limit, and 1 when this closed the breaker.
 _SUCCEEDED = """
-redis.call('ZREM', KEYS[1], ARGV[6])
 redis.call('HDEL', KEYS[2], 'failures')
 if number('open_until') > 0 then
   if not is_probe(ARGV[6]) then return {limit(), 0} end
@@ -150,7 +148,7 @@ class SharedPlaces:
         return int(await self._run(_SLOW_DOWN, ms(pause_s)))
 
     async def succeeded(self, holder: str, *, is_rise: bool) -> tuple[int, bool]:
-        """Note a success and give the place back; return the limit, and whether this closed the breaker."""
+        """Note a success; return the limit, and whether this closed the breaker."""
         limit, is_closed = await self._run(_SUCCEEDED, holder, int(is_rise))
         return limit, bool(is_closed)
 

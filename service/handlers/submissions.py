@@ -12,7 +12,6 @@ from service import answers, problems
 from service.contract import Operation
 from service.core import batches, cnj, endpoints, idempotency, submission, subscriptions, telling
 from service.core.batches import NewItem
-from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.errors import AutosError, DestinationRefusedError
 from service.core.idempotency import KeptAnswer, KeyedRequest
@@ -271,7 +270,6 @@ async def _create_once(request: web.Request, asked: bytes, create: Create) -> we
         if keyed and (kept := await idempotency.begin(conn, keyed)):
             return kept, None
         created = await create(conn)
-        crash_point("submission.written")
         if keyed:
             await idempotency.keep(conn, keyed, created.answer)
         return created.answer, created
