@@ -43,7 +43,7 @@ async def test_nothing_is_written_into_temporary_folders(api: World, tmp_path: P
 async def test_more_load_than_it_can_bear_is_refused_with_503_and_does_no_lasting_harm(
     empty: None, make_settings: MakeSettings, database_url: str
 ) -> None:
-    """What every call begins with is locked by somebody else for a while, and there are hundreds of callers."""
+    """What each call begins with is locked by somebody for a while, and there are hundreds of callers."""
     async with open_world(make_settings(), with_worker=False) as api:
         caller = await api.caller()
         numbers = [special_number(1_000_000 + n) for n in range(300)]
