@@ -10,7 +10,6 @@ from service.core import submission, subscriptions
 from service.core.clients import Client
 from service.core.crash_points import crash_point
 from service.core.db import Connection, Database
-from service.core.errors import AutosError
 from service.core.gather import Gatherer
 from service.core.queue import Queue
 from service.core.settings import Settings
@@ -41,7 +40,7 @@ class _Ask:
     wish: Wish
 
 
-_Answer: TypeAlias = Submitted | AutosError
+_Answer: TypeAlias = Submitted | Exception
 
 
 class Submissions:
@@ -60,7 +59,7 @@ class Submissions:
             TooManyActiveJobsError, UnknownEndpointError: as `submission.submit`.
         """
         answer = await self._gatherer.ask(_Ask(client.id, client.max_active_jobs, wish))
-        if isinstance(answer, AutosError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
@@ -82,7 +81,7 @@ class Submissions:
         for those in by_client.values():
             try:
                 answers |= await self._write(those)
-            except AutosError as error:
+            except Exception as error:  # told to those who asked, and to nobody else
                 answers |= dict.fromkeys(those, error)
         met = [answer.submission for answer in answers.values() if isinstance(answer, Submitted)]
         if met:

@@ -20,7 +20,7 @@ from service.core import cnj
 from service.sandbox.children import free_port
 from tests.bench.programs import Program, open_program
 from tests.bench.report import Report
-from tests.bench.servers import Servers, open_api, open_portal, open_workers, with_new_store
+from tests.bench.servers import Servers, connected, open_api, open_portal, open_workers, with_new_store
 from tests.cases import case_numbers
 from tests.faults.members import until_it_listens
 
@@ -209,7 +209,7 @@ async def open_autos(servers: Servers, portal_url: str, workload: Workload) -> A
     async with AsyncExitStack() as stack:
         api, port = await stack.enter_async_context(open_api(servers, **settings))
         workers = await stack.enter_async_context(open_workers(servers, workload.workers, **settings))
-        database = await stack.enter_async_context(_connected(servers))
+        database = await stack.enter_async_context(connected(servers))
         await _until_ready(workers)
         yield Autos([api, *workers], f"http://127.0.0.1:{port}", servers.key, database)
 
@@ -229,7 +229,7 @@ async def _open_replaced(servers: Servers, portal_url: str, _: Workload) -> Asyn
         ]
         await until_it_listens(port)
         await _until_ready(programs)
-        database = await stack.enter_async_context(_connected(servers))
+        database = await stack.enter_async_context(connected(servers))
         yield _Replaced(programs, f"http://127.0.0.1:{port}", servers.key, database)
 
 
@@ -258,15 +258,6 @@ async def _open_piped(
     command = ("-m", f"tests.bench.baselines.{name}")
     async with open_program(*command, environ=environ, ready="ready") as program:
         yield _Piped([program])
-
-
-@asynccontextmanager
-async def _connected(servers: Servers) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    connection = await asyncpg.connect(servers.settings.database_url.get_secret_value())
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def _until_ready(programs: Sequence[Program]) -> None:

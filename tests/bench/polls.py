@@ -18,7 +18,7 @@ from service.sandbox.children import free_port
 from tests.bench.load import Load, drive_apart, get
 from tests.bench.programs import Program, open_program
 from tests.bench.report import Report
-from tests.bench.servers import CLIENT, Servers, open_api
+from tests.bench.servers import CLIENT, Servers, open_api, open_bare_api
 from tests.cases import case_numbers
 from tests.faults.members import until_it_listens
 
@@ -114,7 +114,7 @@ async def _open_polls(servers: Servers, numbers: dict[int, str]) -> AsyncIterato
     """Start the servers; yields what to ask them, given the process with so many documents."""
     async with AsyncExitStack() as stack:
         autos, autos_port = await stack.enter_async_context(open_api(servers))
-        bare, bare_port = await stack.enter_async_context(_open_bare(servers))
+        bare, bare_port = await stack.enter_async_context(open_bare_api(servers))
         replaced, replaced_port = await stack.enter_async_context(_open_replaced(servers, numbers[30]))
         paths = {count: f"/processes/{number}/status" for count, number in numbers.items()}
         key = {"X-API-Key": servers.key}
@@ -136,14 +136,6 @@ async def _tag(url: str, headers: dict[str, str]) -> str:
     async with aiohttp.ClientSession(headers=headers) as http, http.get(url) as answer:
         answer.raise_for_status()
         return answer.headers["ETag"]
-
-
-@asynccontextmanager
-async def _open_bare(servers: Servers) -> AsyncIterator[tuple[Program, int]]:
-    port = free_port()
-    command = ("-m", "tests.bench.baselines.bare_api", "--port", str(port))
-    async with open_program(*command, environ=servers.environ(), ready="ready") as program:
-        yield program, port
 
 
 @asynccontextmanager

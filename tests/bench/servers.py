@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import asyncpg
 from pydantic import SecretStr
 
 from service.core import clients
@@ -132,3 +133,22 @@ async def open_workers(servers: Servers, count: int = 1, **settings: object) -> 
             await stack.enter_async_context(open_program("-m", "worker", environ=environ))
             for _ in range(count)
         ]
+
+
+@asynccontextmanager
+async def connected(servers: Servers) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """Open a connection of the benchmark's own to the database."""
+    connection = await asyncpg.connect(servers.settings.database_url.get_secret_value())
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def open_bare_api(servers: Servers) -> AsyncIterator[tuple[Program, int]]:
+    """Run the bare API over Autos' tables; yields it and its port."""
+    port = free_port()
+    command = ("-m", "tests.bench.baselines.bare_api", "--port", str(port))
+    async with open_program(*command, environ=servers.environ(), ready="ready") as program:
+        yield program, port

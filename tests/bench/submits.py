@@ -2,20 +2,18 @@
 
 import asyncio
 import statistics
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 import aiohttp
 import asyncpg
 import orjson
 
 from service.core import cnj
-from service.sandbox.children import free_port
 from tests.bench.downloads import LEAVE_NOTHING, Workload, open_autos
 from tests.bench.load import drive_apart, post
-from tests.bench.programs import Program, open_program
+from tests.bench.programs import Program
 from tests.bench.report import Report
-from tests.bench.servers import Servers, open_api, open_portal
+from tests.bench.servers import Servers, connected, open_api, open_bare_api, open_portal
 from tests.cases import case_numbers
 
 RATE = "D: submissions over 32 connections"
@@ -32,8 +30,8 @@ async def measure(servers: Servers, report: Report, *, rounds: int) -> None:
     """Submit to Autos and to a bare insert, in turns; then one job after the other to an Autos at rest."""
     print(f"\n{RATE}", flush=True)
     numbers = [cnj.parse_process_number(one) for one in case_numbers(_SUBMISSIONS)]
-    async with _connected(servers) as conn:
-        async with open_api(servers) as (autos, autos_port), _open_bare(servers) as (bare, bare_port):
+    async with connected(servers) as conn:
+        async with open_api(servers) as (autos, autos_port), open_bare_api(servers) as (bare, bare_port):
             for _ in range(rounds):
                 report.note(RATE, "Autos", **await _submit(autos, autos_port, servers.key, numbers))
                 await conn.execute(LEAVE_NOTHING)
@@ -81,20 +79,3 @@ async def _start_singly(
         p50_ms=statistics.median(waits_ms),
         p90_ms=sorted(waits_ms)[_SINGLES * 9 // 10],
     )
-
-
-@asynccontextmanager
-async def _open_bare(servers: Servers) -> AsyncIterator[tuple[Program, int]]:
-    port = free_port()
-    command = ("-m", "tests.bench.baselines.bare_api", "--port", str(port))
-    async with open_program(*command, environ=servers.environ(), ready="ready") as program:
-        yield program, port
-
-
-@asynccontextmanager
-async def _connected(servers: Servers) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    connection = await asyncpg.connect(servers.settings.database_url.get_secret_value())
-    try:
-        yield connection
-    finally:
-        await connection.close()
