@@ -60,7 +60,8 @@ language sql immutable parallel safe as $$
         ('processing', 'available'),
         ('processing', 'failed'),
         ('processing', 'pending'),     -- handed back, or to be tried again by the same job
-        ('pending',    'failed'),      -- its job ended before it was tried (again)
+        ('pending',    'available'),   -- fetched within the moment between two of its worker's writes
+        ('pending',    'failed'),      -- likewise, or its job ended before it was tried (again)
         ('failed',     'pending'),     -- taken up by a new job
         ('available',  'failed')       -- its object was found missing
     )

@@ -23,6 +23,7 @@ from service.core.db import Connection
 from service.core.errors import LeaseLostError
 from service.core.jobs import Job
 from service.sandbox.cases import Special, special_number
+from tests.claims import claim_one
 from tests.conftest import TABLES, MakeSettings
 from tests.world import FINAL, Answer, Caller, World, open_world
 from worker.context import Context, open_context
@@ -233,7 +234,7 @@ class Machine(RuleBasedStateMachine):
 
     async def _claim(self) -> Job | None:
         async with self.stage.world.db.connection() as conn:
-            return await jobs.claim(conn, worker_id=uuid4(), lease_s=3600)
+            return await claim_one(conn, lease_s=3600)
 
     @rule(data=st.data())
     def a_worker_comes_back_to_its_job(self, data: st.DataObject) -> None:

@@ -1,7 +1,6 @@
 """Many at once: what must happen once happens once."""
 
 import asyncio
-from uuid import uuid4
 
 import pytest
 
@@ -13,6 +12,7 @@ from service.core.jobs import Job
 from service.core.settings import Settings
 from service.core.submission import Outcome, Submission
 from service.core.wishes import Wish
+from tests.claims import claim_one
 from tests.conftest import MakeSettings
 from tests.rings import RING
 
@@ -34,7 +34,7 @@ async def _submit(
 
 async def _claim(db: Database, job: Job, *, lease_s: float = 30) -> Job | None:
     async with db.connection() as conn:
-        return await jobs.claim(conn, worker_id=uuid4(), lease_s=lease_s)
+        return await claim_one(conn, lease_s=lease_s)
 
 
 async def test_fifty_submissions_at_once_make_one_job(db: Database, settings: Settings) -> None:

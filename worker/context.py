@@ -16,6 +16,7 @@ from service.core.queue import Queue, open_queue
 from service.core.settings import Settings
 from service.core.storage import Storage, open_storage
 from service.core.token_source import open_token_source
+from worker.claims import Claims, open_claims
 from worker.destinations import Destinations
 from worker.places import Places
 
@@ -57,7 +58,8 @@ class Context:
     key_ring: KeyRing
     destinations: Destinations
     downloads: Places
-    worker_id: UUID = field(default_factory=uuid4)
+    claims: Claims
+    worker_id: UUID
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     runs: set[Run] = field(default_factory=set)
 
@@ -69,6 +71,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         queue = await stack.enter_async_context(open_queue(settings))
         db = await stack.enter_async_context(open_database(settings))
         tokens = await stack.enter_async_context(open_token_source(settings, db))
+        worker_id = uuid4()
         yield Context(
             settings=settings,
             db=db,
@@ -82,6 +85,8 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
                 places=settings.deliveries_per_worker, slow_places=settings.slow_deliveries_per_worker
             ),
             downloads=Places(settings.downloads_per_worker),
+            claims=open_claims(db, queue, settings, worker_id),
+            worker_id=worker_id,
         )
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
@@ -127,12 +128,14 @@ class Downloads:
         raise PortalThrottledError("the portal kept asking for fewer requests")
 
     async def _fetch_once(self, document: Document, number: int) -> Stored:
-        async with self._context.portal_limit.slot():
+        async with AsyncExitStack() as place:
+            await place.enter_async_context(self._context.portal_limit.slot())
             if self._is_ending():
                 raise _NotBegunError
-            return await self._carry_over(document, number)
+            return await self._carry_over(document, number, place)
 
-    async def _carry_over(self, document: Document, number: int) -> Stored:
+    async def _carry_over(self, document: Document, number: int, place: AsyncExitStack) -> Stored:
+        """Store the document; its place at the portal is free as soon as its last byte is here."""
         context = self._context
         async with context.portal.open_document(document.process_number, document.portal_uuid) as stream:
             # Every try of every run has a key of its own: a late write of a run that was taken for dead
@@ -141,7 +144,7 @@ class Downloads:
             name = f"{run}-{document.attempts}-{number}.{stream.extension}"
             stored = await context.storage.store(
                 f"processes/{document.process_number}/{document.portal_uuid}/{name}",
-                stream.chunks,
+                _with_an_end(stream.chunks, place.aclose),
                 media_type=stream.media_type,
                 expected_bytes=_known_size(document.declared_bytes, stream.declared_bytes),
                 max_bytes=context.settings.max_document_bytes,
@@ -151,6 +154,15 @@ class Downloads:
         return Stored(
             document.id, stream.media_type, stored.size_bytes, stored.sha256, stored.key, datetime.now(UTC)
         )
+
+
+async def _with_an_end(
+    chunks: AsyncIterator[bytes], end: Callable[[], Awaitable[None]]
+) -> AsyncIterator[bytes]:
+    """Call `end` after the last of the chunks, unless they fail."""
+    async for chunk in chunks:
+        yield chunk
+    await end()
 
 
 class _NotBegunError(Exception):

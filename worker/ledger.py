@@ -7,7 +7,8 @@ long as the lease lasts.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
@@ -18,9 +19,11 @@ from service.core.documents import Document, Missed, Stored
 from service.core.errors import DatabaseUnavailableError, LeaseLostError
 from service.core.jobs import Job
 from service.core.settings import Settings
+from service.core.wishes import Filters
 from worker.context import wait_for
 
-FLUSH_INTERVAL_S = 0.2
+# So long news waits for more of it. A small job ends before, and its end tells everything.
+_FLUSH_INTERVAL_S = 0.5
 _RETRY_WAIT_S = 0.5
 # Documents are told of in batches.
 _TELL_INTERVAL_S = 2.0
@@ -30,10 +33,15 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class Cut(NamedTuple):
-    """How many entries of each kind are being written now."""
+End = Callable[[Connection, Filters], Awaitable[list[UUID]]]
+"""The last write of a run, told what the job is to bring in by now: settles it or hands it back, and names
+the destinations to ring for."""
 
-    started: int = 0
+
+class Cut(NamedTuple):
+    """What is being written now: documents that were begun, and how many that were stored and missed."""
+
+    started: Collection[UUID] = ()
     stored: int = 0
     missed: int = 0
 
@@ -45,7 +53,7 @@ class Ledger:
         self._db = db
         self._job = job
         self._lease_s = settings.lease_s
-        self._started: list[UUID] = []
+        self._started: dict[UUID, datetime] = {}
         self._stored: list[Stored] = []
         self._missed: list[Missed] = []
         self._news = asyncio.Event()
@@ -59,7 +67,7 @@ class Ledger:
 
     def started(self, document: Document) -> None:
         """Note that a document is being fetched."""
-        self._started.append(document.id)
+        self._started[document.id] = datetime.now(UTC)
         self._in_flight[document.id] = (0, document.declared_bytes or 0)
         self._news.set()
 
@@ -88,23 +96,23 @@ class Ledger:
         """
         while not self._closed.is_set():
             await wait_for(self._news, self._beat_s)
+            await wait_for(self._closed, min(_FLUSH_INTERVAL_S, self._lease_s / 8))
             await self.while_leased(self._flush)
-            await wait_for(self._closed, FLUSH_INTERVAL_S)
 
     def close(self) -> None:
         """End `keep` after its present write; what is not written yet is left to `conclude`."""
         self._closed.set()
         self._news.set()
 
-    async def conclude(self, end: Callable[[Connection], Awaitable[list[UUID]]]) -> list[UUID]:
+    async def conclude(self, end: End) -> list[UUID]:
         """Write the last news and, in the same transaction, what `end` does to the job; return its answer."""
         self.close()
 
         async def last_write() -> list[UUID]:
             async with self._lock, self._db.transaction() as conn:
-                await jobs.hold(conn, self._job)
+                filters = await jobs.hold(conn, self._job)
                 await self._write_news(conn)
-                return await end(conn)
+                return await end(conn, filters)
 
         return await self.while_leased(last_write)
 
@@ -153,7 +161,6 @@ class Ledger:
         await jobs.record_progress(
             conn,
             self._job,
-            await documents.count(conn, self._job.id),
             lease_s=self._lease_s,
             downloaded_bytes=self.downloaded_bytes,
             in_flight=sum(min(1.0, done / size) for done, size in self._in_flight.values() if size),
@@ -165,20 +172,23 @@ class Ledger:
 
     async def _write_news(self, conn: Connection) -> None:
         # What is written is cut off here and forgotten after the commit: news that comes meanwhile stays.
-        self._cut = Cut(len(self._started), len(self._stored), len(self._missed))
-        started, stored, missed = self._cut
-        if started:
-            await documents.mark_started(conn, self._started[:started])
+        self._cut = Cut(list(self._started), len(self._stored), len(self._missed))
+        _, stored, missed = self._cut
+        # Of what ended already nobody has to see that it was begun.
+        if still := {one: at for one, at in self._started.items() if one in self._in_flight}:
+            await documents.mark_started(conn, still)
         if stored:
-            await documents.mark_available(conn, self._stored[:stored])
+            await documents.mark_available(conn, self._stored[:stored], self._started)
             if self._job.crashes:
                 await jobs.forget_crashes(conn, self._job)
         if missed:
-            await documents.mark_missed(conn, self._missed[:missed])
+            await documents.mark_missed(conn, self._missed[:missed], self._started)
 
     def _forget(self) -> None:
         started, stored, missed = self._cut
-        del self._started[:started], self._stored[:stored], self._missed[:missed]
+        for document_id in started:
+            del self._started[document_id]
+        del self._stored[:stored], self._missed[:missed]
         self._cut = Cut()
 
     @property

@@ -142,6 +142,8 @@ async def open_database(
             reset=_leave_session,
             server_settings={
                 "application_name": "autos",
+                # Our statements touch few rows: compiling one takes far longer than any of them.
+                "jit": "off",
                 "statement_timeout": "5000",
                 "lock_timeout": "3000",
                 "idle_in_transaction_session_timeout": "15000",

@@ -1,6 +1,6 @@
 """Documents: one file of a process each, and the counts over them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -11,6 +11,7 @@ from service.core.db import Connection
 from service.core.errors import NotFoundError
 from service.core.portal_records import DocumentRecord
 from service.core.states import DocumentStatus
+from service.core.wishes import Filters
 
 # In the order of `Document`.
 _COLUMNS = """
@@ -49,14 +50,34 @@ class Document:
     status: DocumentStatus
 
 
+COUNT = f"""
+    select count(*) filter (where is_wanted) as total,
+           count(*) filter (where is_wanted and d.status = 'available') as completed,
+           count(*) filter (where is_wanted and d.status = 'failed') as failed,
+           count(*) filter (where is_wanted and d.status = 'processing') as processing,
+           count(*) filter (where d.status in ('pending', 'processing')) as unfinished,
+           coalesce(sum(coalesce(d.size_bytes, d.declared_bytes)) filter (where is_wanted), 0)::bigint
+               as expected_bytes
+    from jobs j join documents d on d.process_number = j.process_number
+         cross join lateral (select {_IS_WANTED} as is_wanted) wanted
+    where j.id = $1
+"""
+"""The counts of the documents that a job ($1) is to bring in, as in `Counts`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many documents of a process are in which state, and the bytes they will have in all."""
+    """How many documents that a job is to bring in are in which state, and the bytes they will have in all.
+
+    Attributes:
+        unfinished: those of the whole process on which work is left.
+    """
 
     total: int
     completed: int
     failed: int
     processing: int
+    unfinished: int
     expected_bytes: int
 
 
@@ -94,18 +115,30 @@ def file_name(name: str, object_key: str) -> str:
     return name if name.lower().endswith(suffix) else name + suffix
 
 
-async def record_list(conn: Connection, number: str, job_id: UUID, records: Sequence[DocumentRecord]) -> None:
-    """Write the documents the portal lists, and take up those that the job's filters want.
+async def record_list(
+    conn: Connection,
+    number: str,
+    job_id: UUID,
+    records: Sequence[DocumentRecord],
+    *,
+    filters: Filters,
+    is_first: bool,
+) -> list[Document]:
+    """Write the documents the portal lists, take up those that are wanted, and return what is to be fetched.
 
     What failed under an earlier job is taken up again. What is available stays so. What failed under this
     very job stays failed. What the portal no longer lists and we never got is forgotten: nobody can tell it
     from a document that never was.
+
+    Args:
+        filters: those of the job, which the caller holds.
+        is_first: whether the process was never listed before.
     """
-    await conn.execute(
-        """insert into documents as d
+    rows = await conn.fetch(
+        f"""insert into documents as d
                (process_number, job_id, status, portal_uuid, position, name, type, has_file, declared_type,
                 declared_bytes, secrecy_level, filed_at)
-           select $1, $2, 'skipped', r.* from unnest(
+           select $1, $2, $12, r.* from unnest(
                $3::uuid[], $4::int[], $5::text[], $6::text[], $7::bool[], $8::text[], $9::bigint[],
                $10::smallint[], $11::timestamptz[]) r
            on conflict (process_number, portal_uuid) do update
@@ -113,7 +146,8 @@ async def record_list(conn: Connection, number: str, job_id: UUID, records: Sequ
                has_file = excluded.has_file, declared_type = excluded.declared_type,
                declared_bytes = excluded.declared_bytes, secrecy_level = excluded.secrecy_level,
                filed_at = excluded.filed_at,
-               updated_at = now()""",
+               updated_at = now()
+           returning {_COLUMNS}""",
         number,
         job_id,
         [r.uuid for r in records],
@@ -125,7 +159,16 @@ async def record_list(conn: Connection, number: str, job_id: UUID, records: Sequ
         [r.declared_bytes for r in records],
         [r.secrecy_level for r in records],
         [r.filed_at for r in records],
+        DocumentStatus.SKIPPED if filters else DocumentStatus.PENDING,
     )
+    if is_first and not filters:
+        return sorted((_document(row) for row in rows), key=lambda one: (-one.position, one.id))
+    await _take_up(conn, number, job_id)
+    await _forget_unlisted(conn, number, [r.uuid for r in records])
+    return await _list_pending(conn, number)
+
+
+async def _take_up(conn: Connection, number: str, job_id: UUID) -> None:
     await conn.execute(
         """update documents d
            set status = 'pending', job_id = $2, attempts = 0, error_code = null, error_message = null
@@ -134,13 +177,25 @@ async def record_list(conn: Connection, number: str, job_id: UUID, records: Sequ
         number,
         job_id,
     )
+
+
+async def _forget_unlisted(conn: Connection, number: str, listed: Sequence[UUID]) -> None:
     await conn.execute(
         """delete from documents
            where process_number = $1 and status in ('skipped', 'pending', 'failed')
              and portal_uuid <> all($2::uuid[])""",
         number,
-        [r.uuid for r in records],
+        listed,
     )
+
+
+async def _list_pending(conn: Connection, number: str) -> list[Document]:
+    rows = await conn.fetch(
+        f"""select {_COLUMNS} from documents d where process_number = $1 and status = 'pending'
+            order by position desc, id""",
+        number,
+    )
+    return [_document(row) for row in rows]
 
 
 async def list_of_process(conn: Connection, number: str) -> list[Document]:
@@ -169,16 +224,6 @@ async def list_news(conn: Connection, job_id: UUID, *, after: int) -> list[Docum
             order by d.position desc, d.id""",
         job_id,
         after,
-    )
-    return [_document(row) for row in rows]
-
-
-async def list_pending(conn: Connection, number: str) -> list[Document]:
-    """Return what remains to be fetched."""
-    rows = await conn.fetch(
-        f"""select {_COLUMNS} from documents d where process_number = $1 and status = 'pending'
-            order by position desc, id""",
-        number,
     )
     return [_document(row) for row in rows]
 
@@ -214,17 +259,8 @@ async def object_keys(conn: Connection, document_ids: Sequence[UUID], *, max_sec
 
 async def count(conn: Connection, job_id: UUID) -> Counts:
     """Count the documents that a job is to bring in; the caller holds it."""
-    row = await conn.fetchrow(
-        f"""select count(*) as total,
-                  count(*) filter (where d.status = 'available') as completed,
-                  count(*) filter (where d.status = 'failed') as failed,
-                  count(*) filter (where d.status = 'processing') as processing,
-                  coalesce(sum(coalesce(d.size_bytes, d.declared_bytes)), 0)::bigint as expected_bytes
-           from jobs j join documents d on d.process_number = j.process_number
-           where j.id = $1 and {_IS_WANTED}""",
-        job_id,
-    )
-    return Counts(**row) if row is not None else Counts(0, 0, 0, 0, 0)
+    (row,) = await conn.fetch(COUNT, job_id)
+    return Counts(*row)
 
 
 async def list_lacking(conn: Connection, job_ids: Sequence[UUID]) -> set[UUID]:
@@ -267,51 +303,69 @@ async def mark_missing(conn: Connection, object_key: str) -> bool:
     return done is not None
 
 
-async def mark_started(conn: Connection, document_ids: Sequence[UUID]) -> None:
-    """pending → processing; the caller holds the job."""
+async def mark_started(conn: Connection, started: Mapping[UUID, datetime]) -> None:
+    """pending → processing, each at its time; the caller holds the job."""
     await conn.execute(
-        """update documents set status = 'processing', updated_at = now(), download_completed_at = null,
-                  download_started_at = coalesce(download_started_at, now())
-           where id = any($1::uuid[]) and status = 'pending'""",
-        document_ids,
+        """update documents d
+           set status = 'processing', updated_at = now(), download_completed_at = null,
+               download_started_at = coalesce(d.download_started_at, r.started_at)
+           from unnest($1::uuid[], $2::timestamptz[]) as r(id, started_at)
+           where d.id = r.id and d.status = 'pending'""",
+        list(started),
+        list(started.values()),
     )
 
 
-async def mark_available(conn: Connection, stored: Sequence[Stored]) -> None:
-    """processing → available; the caller holds the job."""
+async def mark_available(
+    conn: Connection, stored: Sequence[Stored], started: Mapping[UUID, datetime]
+) -> None:
+    """pending or processing → available; the caller holds the job.
+
+    Args:
+        started: when they were begun, of those of which that is not written yet.
+    """
     await conn.execute(
         """update documents d
            set status = 'available', media_type = r.media_type, size_bytes = r.size_bytes, sha256 = r.sha256,
-               object_key = r.object_key, download_completed_at = r.completed_at, updated_at = now(),
-               attempts = d.attempts + 1, error_code = null, error_message = null
-           from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::timestamptz[])
-                as r(id, media_type, size_bytes, sha256, object_key, completed_at)
-           where d.id = r.id and d.status = 'processing'""",
+               object_key = r.object_key, updated_at = now(), attempts = d.attempts + 1,
+               download_started_at = coalesce(d.download_started_at, r.started_at),
+               download_completed_at = r.completed_at, error_code = null, error_message = null
+           from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bytea[], $5::text[], $6::timestamptz[],
+                       $7::timestamptz[])
+                as r(id, media_type, size_bytes, sha256, object_key, completed_at, started_at)
+           where d.id = r.id and d.status in ('pending', 'processing')""",
         [s.document_id for s in stored],
         [s.media_type for s in stored],
         [s.size_bytes for s in stored],
         [s.sha256 for s in stored],
         [s.object_key for s in stored],
         [s.completed_at for s in stored],
+        [started.get(s.document_id) for s in stored],
     )
 
 
-async def mark_missed(conn: Connection, missed: Sequence[Missed]) -> None:
-    """processing → failed, or → pending to be tried again; the caller holds the job."""
+async def mark_missed(conn: Connection, missed: Sequence[Missed], started: Mapping[UUID, datetime]) -> None:
+    """pending or processing → failed, or → pending to be tried again; the caller holds the job.
+
+    Args:
+        started: when they were begun, of those of which that is not written yet.
+    """
     await conn.execute(
         """update documents d
            set status = case when r.is_final then 'failed'::document_status else 'pending' end,
                error_code = r.code, error_message = r.message, updated_at = now(),
                attempts = d.attempts + r.is_spent::int,
+               download_started_at = coalesce(d.download_started_at, r.started_at),
                download_completed_at = case when r.is_final then now() end
-           from unnest($1::uuid[], $2::text[], $3::text[], $4::bool[], $5::bool[])
-                as r(id, code, message, is_final, is_spent)
-           where d.id = r.id and d.status = 'processing'""",
+           from unnest($1::uuid[], $2::text[], $3::text[], $4::bool[], $5::bool[], $6::timestamptz[])
+                as r(id, code, message, is_final, is_spent, started_at)
+           where d.id = r.id and d.status in ('pending', 'processing')""",
         [m.document_id for m in missed],
         [m.error_code for m in missed],
         [m.error_message for m in missed],
         [m.is_final for m in missed],
         [m.is_spent for m in missed],
+        [started.get(m.document_id) for m in missed],
     )
 
 

@@ -14,7 +14,7 @@ import asyncpg
 import orjson
 
 from service.core.db import Connection
-from service.core.documents import Counts
+from service.core.documents import COUNT, Counts
 from service.core.errors import LeaseLostError, NotFoundError
 from service.core.states import JobStatus, Priority
 from service.core.wishes import Filters
@@ -164,7 +164,7 @@ async def count_active(conn: Connection, client_id: UUID) -> int:
 async def widen(conn: Connection, job_id: UUID, *, priority: Priority, filters: Filters) -> Job:
     """Let an active job, which the caller has locked, serve more wishes than it was made for.
 
-    A worker that runs it looks again before it ends it (`is_widened`).
+    A worker that runs it looks again before it ends it (`hold`).
     """
     row = await conn.fetchrow(
         f"update jobs set priority = $2, filters = $3 where id = $1 returning {_COLUMNS}",
@@ -331,39 +331,56 @@ async def find_latest_for_clients(
 # For the worker that owns the job -----------------------------------------------------------------
 
 
-async def claim(conn: Connection, *, worker_id: UUID, lease_s: float) -> Job | None:
-    """Take the job whose turn it is for one run; None when none is due that nobody else is taking.
+async def claim(conn: Connection, count: int, *, worker_id: UUID, lease_s: float) -> list[Job]:
+    """Take the jobs whose turn it is, up to `count`, each for one run; fewer when no more are due.
 
     The highest priority comes first. Within it the client with the fewest running jobs, of those the one that
-    was served the longest ago, and of its jobs the one that has been due the longest.
+    was served the longest ago, and of its jobs the one that has been due the longest. Those that another
+    worker is taking at this moment are passed over.
     """
-    row = await conn.fetchrow(
-        f"""with next as (
-                select j.id, j.client_id from clients c
+    # Written so that every step is a short walk in an index, whatever is known of the tables' size: see
+    # tests/test_plans.py.
+    rows = await conn.fetch(
+        f"""with due as materialized (
+                select c.id as client_id, first.*
+                from clients c cross join unnest(enum_range(null::job_priority)) as asked(priority)
                 cross join lateral (
                     select id, priority, next_attempt_at, created_at from jobs
-                    where client_id = c.id and status = 'pending' and next_attempt_at <= now()
-                    order by priority, next_attempt_at, created_at limit {_LOOK_AHEAD}
-                ) due
-                join jobs j on j.id = due.id and j.status = 'pending'
-                left join turns t on t.client_id = c.id
-                order by due.priority,
-                         (select count(*) from jobs where client_id = c.id and status = 'processing'),
-                         t.served_at nulls first, due.next_attempt_at, due.created_at
-                limit 1 for no key update of j skip locked
+                    where client_id = c.id and status = 'pending' and priority = asked.priority
+                      and next_attempt_at <= now()
+                    order by next_attempt_at, created_at limit {_LOOK_AHEAD}
+                ) first
+            ), running as (
+                select client_id, count(*) from jobs
+                where client_id = any(array(select client_id from due)) and status = 'processing'
+                group by client_id
+            ), in_line as (
+                select id, priority, next_attempt_at, created_at, served_at,
+                       coalesce(running.count, 0) + row_number() over (
+                           partition by client_id order by priority, next_attempt_at, created_at) as fellows
+                from due left join running using (client_id) left join turns using (client_id)
+            ), first as (
+                select array(select id from in_line
+                             order by priority, fellows, served_at nulls first, next_attempt_at, created_at
+                             limit {_LOOK_AHEAD} + $3) as ids
+            ), next as (
+                select id, client_id from jobs where id = any((select ids from first)::uuid[])
+                and status = 'pending' order by array_position((select ids from first), id)
+                limit $3 for no key update skip locked
             ), served as (
-                insert into turns select client_id, clock_timestamp() from next
+                insert into turns select client_id, clock_timestamp() from next group by client_id
                 on conflict (client_id) do update set served_at = excluded.served_at
             )
             update jobs
             set status = 'processing', fence = fence + 1, worker_id = $1, lease_until = now() + $2::interval,
                 started_at = coalesce(started_at, now()), waiting_reason = null
-            from next where jobs.id = next.id
-            returning {", ".join("jobs." + column for column in _NAMES)}, {_LEFT}""",
+            where id = any(array(select id from next))
+            returning {_COLUMNS}""",
         worker_id,
         timedelta(seconds=lease_s),
+        count,
     )
-    return None if row is None else _job(row)
+    return [_job(row) for row in rows]
 
 
 async def is_anyone_left_out(conn: Connection) -> bool:
@@ -397,60 +414,53 @@ async def renew_lease(conn: Connection, job: Job, *, lease_s: float, downloaded_
         raise LeaseLostError
 
 
-async def hold(conn: Connection, job: Job) -> None:
-    """Lock the job for this transaction, as its owner.
+async def hold(conn: Connection, job: Job) -> Filters:
+    """Lock the job for this transaction, as its owner; return what it is to bring in by now.
+
+    Somebody may have joined who wants more documents than the run was begun for.
 
     Raises:
         LeaseLostError: the job is no longer this worker's.
     """
     row = await conn.fetchrow(
-        "select from jobs where id = $1 and fence = $2 and status = 'processing' for no key update",
+        "select filters from jobs where id = $1 and fence = $2 and status = 'processing' for no key update",
         job.id,
         job.fence,
     )
     if row is None:
         raise LeaseLostError
+    filters: Filters = row[0]
+    return filters
 
 
 async def record_progress(
     conn: Connection,
     job: Job,
-    counts: Counts,
     *,
     lease_s: float,
     downloaded_bytes: int,
     in_flight: float = 0.0,
 ) -> None:
-    """Write the counts and renew the lease; the caller holds the job.
+    """Count the documents and renew the lease; the caller holds the job.
 
     Args:
         in_flight: the sum of the fractions (0 to 1) of the documents now being fetched.
     """
     await conn.execute(
-        """update jobs
-           set lease_until = now() + $2::interval, total_documents = $3, completed_documents = $4,
-               failed_documents = $5, processing_documents = $6, expected_bytes = $7,
-               downloaded_bytes = greatest(downloaded_bytes, $8), updated_at = now(),
+        f"""update jobs
+           set lease_until = now() + $2::interval, total_documents = c.total,
+               completed_documents = c.completed, failed_documents = c.failed,
+               processing_documents = c.processing, expected_bytes = c.expected_bytes,
+               downloaded_bytes = greatest(downloaded_bytes, $3), updated_at = now(),
                progress_percentage = greatest(
                    progress_percentage,
-                   least(99, 100 * ($4::int + $5::int + $9::float8) / greatest($3::int, 1)))
-           where id = $1""",
+                   least(99, 100 * (c.completed + c.failed + $4::float8) / greatest(c.total, 1)))
+           from ({COUNT}) c where id = $1""",
         job.id,
         timedelta(seconds=lease_s),
-        counts.total,
-        counts.completed,
-        counts.failed,
-        counts.processing,
-        counts.expected_bytes,
         downloaded_bytes,
         in_flight,
     )
-
-
-async def is_widened(conn: Connection, job: Job) -> bool:
-    """Whether the job has come to want more documents since it was claimed; the caller holds it."""
-    filters: Filters = await conn.fetchval("select filters from jobs where id = $1", job.id)
-    return filters != job.filters
 
 
 async def forget_crashes(conn: Connection, job: Job) -> None:

@@ -9,9 +9,11 @@ small number of places in each process stands in, with a breaker of its own.
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from itertools import chain, repeat
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -25,7 +27,7 @@ from service.core.errors import (
     PortalUnavailableError,
 )
 from service.core.portal_own import OwnPlaces
-from service.core.portal_shared import FULL, SharedPlaces, Turn
+from service.core.portal_shared import Operation, SharedPlaces, Turn, ms
 from service.core.queue import REDIS_ERRORS
 from service.core.settings import Settings
 
@@ -45,8 +47,19 @@ _POLL_S = (0.02, 0.05)
 log = logging.getLogger(__name__)
 
 
+class _Told(NamedTuple):
+    """An operation for Redis, and where its answer goes; None when Redis is away."""
+
+    operation: Operation
+    answer: "asyncio.Future[list[int] | None]"
+
+
 class PortalLimit:
-    """The places at the portal, as this process sees them."""
+    """The places at the portal, as this process sees them.
+
+    One call to Redis is under way at a time: it carries what came up during the one before, so that hundreds
+    of requests a second cost no more calls than there is time for.
+    """
 
     def __init__(self, redis: Redis, settings: Settings, *, hold_s: float = _HOLD_S) -> None:
         self._redis = redis
@@ -56,10 +69,12 @@ class PortalLimit:
         self._hold_s = hold_s
         self._limit = min(settings.portal_concurrency_start, settings.portal_concurrency)
         self._successes = 0
-        self._turn = asyncio.Lock()
-        self._freed = asyncio.Event()
+        self._line: deque[asyncio.Future[str]] = deque()
+        self._to_tell: list[_Told] = []
         self._held: set[str] = set()
         self._returned: set[str] = set()
+        self._stirred = asyncio.Event()
+        self._is_serving = False
         self._closing = asyncio.Event()
         self._running: set[asyncio.Task[Any]] = set()
         self._is_away = False
@@ -91,7 +106,7 @@ class PortalLimit:
                 raise _breaker_open(shut_ms) from error
             raise
         else:
-            await self._note_success(holder)
+            await self._end_well(holder)
         finally:
             self._give_back(holder)
 
@@ -111,91 +126,161 @@ class PortalLimit:
         pause_s = min(max(asked_s, 0.0), _LONGEST_PAUSE_S)
         self._successes = 0
         self._own.pause(pause_s)
-        if not self._is_away:
-            self._limit = await self._ask(self._shared.slow_down(pause_s)) or self._limit
+        if answer := await self._tell("slow_down", ms(pause_s)):
+            (self._limit,) = answer
 
     async def _note_failure(self, holder: str) -> int:
-        answer = None if self._is_away else await self._ask(self._shared.failed(holder))
+        answer = await self._tell("failed", holder)
         shut_ms, is_opened = answer or self._own.failed(holder)
         if is_opened:
             log.warning("the portal keeps failing and is left alone for %.0f s", shut_ms / 1000)
         return int(shut_ms)
 
-    async def _note_success(self, holder: str) -> None:
+    async def _end_well(self, holder: str) -> None:
+        """Tell of a success and give the place back, both in one call to Redis."""
         self._successes += 1
         is_rise = self._successes >= self._limit
         if is_rise:
             self._successes = 0
-        answer = None if self._is_away else await self._ask(self._shared.succeeded(holder, is_rise=is_rise))
+        told = self._tell("rose" if is_rise else "succeeded", holder)
+        self._give_back(holder)
+        answer = await told
         self._limit, is_closed = answer or (self._limit, self._own.succeeded(holder))
         if is_closed:
             log.info("the portal answers again")
 
-    # Taking a place -------------------------------------------------------------------------------
+    # Taking a place and giving it back ------------------------------------------------------------
 
     async def _take(self) -> str:
         """Wait for a place and return its holder's id."""
-        async with self._turn:  # only the first in this process's line asks
-            while True:
-                self._freed.clear()
-                holder = uuid4().hex
-                turn = await self._try(holder)
-                if turn.shut_ms > 0:
-                    raise _breaker_open(turn.shut_ms)
-                if turn.wait_ms == 0:
-                    return holder
-                await self._wait(turn.wait_ms)
-
-    async def _try(self, holder: str) -> Turn:
-        """Ask once. A cancel in the middle returns the place that Redis may be giving just then."""
-        if self._is_away:
-            return self._own.acquire(holder)
-        asking = self._start(self._try_to_the_end(holder))
+        place = asyncio.get_running_loop().create_future()
+        self._line.append(place)
+        if len(self._line) == 1:
+            self._stir()
         try:
-            return await asyncio.shield(asking)
+            holder: str = await place
         except asyncio.CancelledError:
-            asking.add_done_callback(lambda _: self._give_back(holder))
+            if place.done() and not place.cancelled() and place.exception() is None:
+                self._give_back(place.result())  # it came in the moment in which nobody wanted it any more
             raise
+        return holder
 
-    async def _try_to_the_end(self, holder: str) -> Turn:
-        turn: Turn | None = await self._ask(self._shared.acquire(holder))
-        if turn is None:
-            # Redis may have given the place and lost its answer.
+    def _give_back(self, holder: str) -> None:
+        """Let others have a place; nothing when that was done before."""
+        if not self._own.release(holder):
+            if holder not in self._held:
+                return
+            self._held.remove(holder)
             self._returned.add(holder)
-            return Turn(FULL, 0, self._limit)
-        self._limit = turn.limit
-        if turn.wait_ms == turn.shut_ms == 0:
+        self._stir()
+
+    def _tell(self, what: str, about: str | int) -> "asyncio.Future[list[int] | None]":
+        """Let the next call to Redis carry an operation; its answer is None when Redis is away."""
+        answer: asyncio.Future[list[int] | None] = asyncio.get_running_loop().create_future()
+        if self._is_away:
+            answer.set_result(None)
+        else:
+            self._to_tell.append(_Told((what, about), answer))
+            self._stir()
+        return answer
+
+    # The conversation with Redis ------------------------------------------------------------------
+
+    def _stir(self) -> None:
+        """Have it seen that there is something to ask or to tell."""
+        self._stirred.set()
+        if not self._is_serving:
+            self._is_serving = True
+            self._start(self._serve())
+
+    async def _serve(self) -> None:
+        """Call Redis, or serve the line without it, as long as there is a reason to."""
+        try:
+            while self._has_reason():
+                self._stirred.clear()
+                turn = self._serve_alone() if self._is_away else await self._exchange()
+                if turn.shut_ms > 0:
+                    self._refuse_the_line(turn.shut_ms)
+                elif turn.wait_ms and self._has_reason():
+                    await self._wait(turn.wait_ms)
+        finally:
+            # In the same step as the last look: who comes from here on starts another one.
+            self._is_serving = False
+
+    def _has_reason(self) -> bool:
+        return bool(self._has_first() or self._to_tell or (self._returned and not self._is_away))
+
+    async def _exchange(self) -> Turn:
+        """Tell and ask once; the answer is that to the first in the line who got no place."""
+        told, self._to_tell = self._to_tell, []
+        returned = list(self._returned)
+        # All that this process could still have, if no other has any.
+        room = max(1, self._limit - len(self._held))
+        asked = [uuid4().hex for _ in range(min(room, len(self._line)))]
+        operations = [one.operation for one in told]
+        operations += [("free", holder) for holder in returned]
+        operations += [("take", holder) for holder in asked]
+        try:
+            answers: list[list[int]] | None = await self._ask(self._shared.exchange(operations))
+        except asyncio.CancelledError:
+            for one in told:
+                one.answer.cancel()
+            raise
+        if answers is None:
+            # Redis may have given the places and lost its answer.
+            self._returned.update(asked)
+        else:
+            self._returned.difference_update(returned)
+        _answer(told, answers or [])
+        turns = [] if answers is None else answers[len(told) + len(returned) :]
+        return self._give_out(asked, [Turn(*turn) for turn in turns])
+
+    def _give_out(self, holders: list[str], turns: list[Turn]) -> Turn:
+        """Hand over the places that were given; return the answer to the first who got none."""
+        given = Turn(0, 0, self._limit)
+        for holder, turn in zip(holders, turns, strict=False):
+            self._limit = turn.limit
+            if turn.wait_ms or turn.shut_ms:
+                return turn
             self._held.add(holder)
+            self._hand_over(holder)
+        return given
+
+    def _hand_over(self, holder: str) -> None:
+        if self._has_first():
+            self._line.popleft().set_result(holder)
+        else:
+            self._give_back(holder)
+
+    def _serve_alone(self) -> Turn:
+        """Give out places of our own; the answer is that to the first in the line who got none."""
+        _answer(self._to_tell, [])
+        self._to_tell = []
+        turn = Turn(0, 0, self._limit)
+        while self._has_first():
+            holder = uuid4().hex
+            turn = self._own.acquire(holder)
+            if turn.wait_ms or turn.shut_ms:
+                break
+            self._line.popleft().set_result(holder)
         return turn
 
+    def _has_first(self) -> bool:
+        """Whether somebody waits in the line; those who left it are passed over."""
+        while self._line and self._line[0].done():
+            self._line.popleft()
+        return bool(self._line)
+
+    def _refuse_the_line(self, shut_ms: int) -> None:
+        while self._has_first():
+            self._line.popleft().set_exception(_breaker_open(shut_ms))
+
     async def _wait(self, wait_ms: int) -> None:
-        """Look again after a moment, or at once when a place is freed here."""
+        """Look again after a moment, or at once when there is news in this process."""
         jitter_s = random.uniform(*_POLL_S)  # noqa: S311  # no secret
         with suppress(TimeoutError):
             async with asyncio.timeout(min(max(wait_ms, 0) / 1000, _LONGEST_LOOK_AWAY_S) + jitter_s):
-                await self._freed.wait()
-
-    # Giving it back -------------------------------------------------------------------------------
-
-    def _give_back(self, holder: str) -> None:
-        """Hand the place to the background, so that neither a cancel nor a slow Redis is in the way."""
-        if self._own.release(holder):
-            self._freed.set()
-            return
-        self._held.discard(holder)
-        is_idle = not self._returned
-        self._returned.add(holder)
-        if is_idle and not self._is_away:
-            self._start(self._free_returned())
-
-    async def _free_returned(self) -> None:
-        while self._returned and not self._is_away:
-            batch = list(self._returned)
-            if await self._ask(self._shared.release(batch)) is not None:
-                self._returned.difference_update(batch)
-            self._freed.set()
-
-    # Redis ----------------------------------------------------------------------------------------
+                await self._stirred.wait()
 
     async def _ask(self, call: Awaitable[Any]) -> Any:
         """Await one call to Redis; None when it failed, and from then on Redis counts as away."""
@@ -207,7 +292,6 @@ class PortalLimit:
                 self._is_away = True
                 log.warning("the portal's limit is not shared: Redis is away (%s)", type(error).__name__)
                 self._start(self._watch_for_redis())
-            self._freed.set()
             return None
 
     async def _watch_for_redis(self) -> None:
@@ -217,7 +301,7 @@ class PortalLimit:
                 self._is_away = False
                 self._own = OwnPlaces(self._settings)
                 log.info("the portal's limit is shared again")
-                await self._free_returned()
+                self._stir()
                 return
 
     def start_renewing(self) -> None:
@@ -230,7 +314,7 @@ class PortalLimit:
                 continue
             try:
                 async with asyncio.timeout(_REDIS_TIMEOUT_S):
-                    await self._shared.renew(self._held)
+                    await self._shared.exchange([("renew", holder) for holder in self._held])
             except REDIS_ERRORS as error:
                 log.warning("places at the portal were not renewed: %s", type(error).__name__)
 
@@ -277,6 +361,13 @@ async def open_portal_limit(
         yield limit
     finally:
         await limit.close()
+
+
+def _answer(told: Iterable[_Told], answers: Iterable[list[int]]) -> None:
+    """Pass the answers on; None where there are none."""
+    for one, answer in zip(told, chain(answers, repeat(None)), strict=False):
+        if not one.answer.done():
+            one.answer.set_result(answer)
 
 
 def _breaker_open(shut_ms: int) -> PortalBreakerOpenError:

@@ -1,11 +1,13 @@
 """What all workers know of the portal: places, limit, pause and breaker, kept in Redis.
 
-Each rule is one Lua script, so that it holds over all workers; its clock is Redis' own. The holders of places
-stand in a sorted set with the instant at which each place runs out, everything else in one hash.
+The rules are one Lua script, so that they hold over all workers; its clock is Redis' own. One call carries
+whatever a process has to ask and to tell at that moment. The holders of places stand in a sorted set with the
+instant at which each place runs out, everything else in one hash.
 """
 
-from collections.abc import Awaitable, Collection
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from itertools import chain
+from typing import NamedTuple
 
 from redis.asyncio import Redis
 
@@ -17,12 +19,12 @@ STATE = "autos:portal:state"
 FULL = -1
 LONGEST_OPEN_S = 300.0
 
-# ARGV of every script: start and cap of the limit; failures in a row that open the breaker; ms for which it
-# is open at first and at most. A state that nobody has touched for two hours is forgotten: no throttling is
-# for ever.
-_PRELUDE = """
+# KEYS holders, state. ARGV: start and cap of the limit; failures in a row that open the breaker; ms for which
+# it is open at first and at most; ms for which a place is held; then the name and object of each operation.
+# Returns their answers. A state that nobody touches for two hours is forgotten: no throttling is for ever.
+_EXCHANGE = """
 local start, cap, failures = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local shortest_ms, longest_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
+local shortest_ms, longest_ms, hold_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local function number(name)
@@ -47,56 +49,71 @@ local function shut_ms()
   local turn_ends = probe and tonumber(redis.call('ZSCORE', KEYS[1], probe) or '0') or 0
   return math.max(math.min(turn_ends - now, shortest_ms), 0)
 end
-"""
-# ARGV id, ms to hold. Returns the members of a Turn.
-_ACQUIRE = """
-local shut, pause = shut_ms(), number('paused_until') - now
-if shut > 0 then return {0, shut, limit()} end
-if pause > 0 then return {pause, 0, limit()} end
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-if redis.call('ZCARD', KEYS[1]) >= limit() then return {-1, 0, limit()} end
-redis.call('ZADD', KEYS[1], now + ARGV[7], ARGV[6])
-if number('open_until') > 0 then keep('probe', ARGV[6]) end
-return {0, 0, limit()}
-"""
-# ARGV ms to hold, ids. A place that is gone stays gone: it may have been released meanwhile.
-_RENEW = """
-for place = 7, #ARGV do redis.call('ZADD', KEYS[1], 'XX', now + ARGV[6], ARGV[place]) end
-"""
-# ARGV ms of pause. Returns the limit: halved, but only once a second over all workers.
-_SLOW_DOWN = """
-keep('paused_until', math.max(number('paused_until'), now + ARGV[6]))
-if now - number('cut_at') >= 1000 then
-  keep('limit', math.max(1, math.floor(limit() / 2)), 'cut_at', now)
+local operations = {}
+-- The members of a Turn.
+function operations.take(id)
+  local shut, pause = shut_ms(), number('paused_until') - now
+  if shut > 0 then return {0, shut, limit()} end
+  if pause > 0 then return {pause, 0, limit()} end
+  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+  if redis.call('ZCARD', KEYS[1]) >= limit() then return {-1, 0, limit()} end
+  redis.call('ZADD', KEYS[1], now + hold_ms, id)
+  if number('open_until') > 0 then keep('probe', id) end
+  return {0, 0, limit()}
 end
-return limit()
-"""
-# ARGV id, 1 to let the limit rise or 0. Returns the limit, and 1 when this closed the breaker.
-_SUCCEEDED = """
-redis.call('HDEL', KEYS[2], 'failures')
-if number('open_until') > 0 then
-  if not is_probe(ARGV[6]) then return {limit(), 0} end
+-- How many were held.
+function operations.free(id)
+  return {redis.call('ZREM', KEYS[1], id)}
+end
+-- A place that is gone stays gone: it may have been given back meanwhile.
+function operations.renew(id)
+  return {redis.call('ZADD', KEYS[1], 'XX', now + hold_ms, id)}
+end
+-- The limit: halved, but only once a second over all workers.
+function operations.slow_down(pause_ms)
+  keep('paused_until', math.max(number('paused_until'), now + pause_ms))
+  if now - number('cut_at') >= 1000 then
+    keep('limit', math.max(1, math.floor(limit() / 2)), 'cut_at', now)
+  end
+  return {limit()}
+end
+-- The limit, and 1 when this closed the breaker.
+function operations.succeeded(id)
+  redis.call('HDEL', KEYS[2], 'failures')
+  if number('open_until') == 0 or not is_probe(id) then return {limit(), 0} end
   redis.call('HDEL', KEYS[2], 'open_until', 'open_ms', 'probe')
   keep('limit', math.min(limit(), start))
   return {limit(), 1}
 end
-if ARGV[7] == '1' then keep('limit', math.min(limit() + 1, cap)) end
-return {limit(), 0}
-"""
-# ARGV id. Returns the ms for which the breaker lets nobody in, and 1 when this opened it.
-_FAILED = """
-local open_ms = shortest_ms
-if number('open_until') > 0 then
-  if number('open_until') > now or not is_probe(ARGV[6]) then return {shut_ms(), 0} end
-  open_ms = math.min(2 * number('open_ms'), longest_ms)
-else
-  keep('failures', number('failures') + 1)
-  if number('failures') < failures then return {0, 0} end
+-- A success that lets the limit rise.
+function operations.rose(id)
+  if number('open_until') == 0 then keep('limit', math.min(limit() + 1, cap)) end
+  return operations.succeeded(id)
 end
-keep('open_until', now + open_ms, 'open_ms', open_ms)
-redis.call('HDEL', KEYS[2], 'failures', 'probe')
-return {open_ms, 1}
+-- The ms for which the breaker lets nobody in, and 1 when this opened it.
+function operations.failed(id)
+  local open_ms = shortest_ms
+  if number('open_until') > 0 then
+    if number('open_until') > now or not is_probe(id) then return {shut_ms(), 0} end
+    open_ms = math.min(2 * number('open_ms'), longest_ms)
+  else
+    keep('failures', number('failures') + 1)
+    if number('failures') < failures then return {0, 0} end
+  end
+  keep('open_until', now + open_ms, 'open_ms', open_ms)
+  redis.call('HDEL', KEYS[2], 'failures', 'probe')
+  return {open_ms, 1}
+end
+local answers = {}
+for at = 7, #ARGV, 2 do
+  answers[#answers + 1] = operations[ARGV[at]](ARGV[at + 1])
+end
+return answers
 """
+
+Operation = tuple[str, str | int]
+"""What is asked or told: `take`, `free`, `renew`, `succeeded`, `rose` or `failed` with the holder's id, or
+`slow_down` with ms of pause."""
 
 
 class Turn(NamedTuple):
@@ -114,51 +131,30 @@ class Turn(NamedTuple):
 
 
 class SharedPlaces:
-    """The scripts with the settings they need; every call raises what Redis raises."""
+    """The script with the settings it needs; every call raises what Redis raises."""
 
     def __init__(self, redis: Redis, settings: Settings, *, hold_s: float) -> None:
-        self._redis = redis
-        self._scripts = {
-            script: redis.register_script(_PRELUDE + script)
-            for script in (_ACQUIRE, _RENEW, _SLOW_DOWN, _SUCCEEDED, _FAILED)
-        }
-        self._hold_ms = ms(hold_s)
+        self._script = redis.register_script(_EXCHANGE)
         self._rules = [
             settings.portal_concurrency_start,
             settings.portal_concurrency,
             settings.portal_breaker_failures,
             ms(settings.portal_breaker_open_s),
             ms(LONGEST_OPEN_S),
+            ms(hold_s),
         ]
 
-    async def acquire(self, holder: str) -> Turn:
-        """Ask for a place, once. When the breaker's time has passed, who gets one is its probe."""
-        return Turn(*await self._run(_ACQUIRE, holder, self._hold_ms))
+    async def exchange(self, operations: Iterable[Operation]) -> list[list[int]]:
+        """Do these one after the other in one round trip; return the answer of each.
 
-    async def renew(self, holders: Collection[str]) -> None:
-        """Let these places last from now."""
-        await self._run(_RENEW, self._hold_ms, *holders)
-
-    async def release(self, holders: Collection[str]) -> int:
-        """Give places back; how many of them were still held."""
-        return int(await self._redis.zrem(HOLDERS, *holders))
-
-    async def slow_down(self, pause_s: float) -> int:
-        """Halve the limit, once a second at most, and pause; return the limit."""
-        return int(await self._run(_SLOW_DOWN, ms(pause_s)))
-
-    async def succeeded(self, holder: str, *, is_rise: bool) -> tuple[int, bool]:
-        """Note a success; return the limit, and whether this closed the breaker."""
-        limit, is_closed = await self._run(_SUCCEEDED, holder, int(is_rise))
-        return limit, bool(is_closed)
-
-    async def failed(self, holder: str) -> tuple[int, bool]:
-        """Note a failure; return for how many ms the breaker is shut, and whether this opened it."""
-        shut_ms, is_opened = await self._run(_FAILED, holder)
-        return shut_ms, bool(is_opened)
-
-    def _run(self, script: str, *args: str | int) -> Awaitable[Any]:
-        return self._scripts[script](keys=[HOLDERS, STATE], args=[*self._rules, *args])
+        `take` asks for a place, once, and is answered with the members of a `Turn`; when the breaker's time
+        has passed, who gets one is its probe. `slow_down`: the limit. `succeeded` and `rose`: the limit, and
+        1 if this closed the breaker. `failed`: for how many ms the breaker is shut, and 1 if this opened it.
+        """
+        answers: list[list[int]] = await self._script(
+            keys=[HOLDERS, STATE], args=[*self._rules, *chain.from_iterable(operations)]
+        )
+        return answers
 
 
 def ms(seconds: float) -> int:

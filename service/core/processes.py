@@ -54,13 +54,18 @@ async def get(conn: Connection, number: str) -> Process:
     return _process(await conn.fetchrow("select * from processes where number = $1", number))
 
 
-async def describe(conn: Connection, record: ProcessRecord) -> None:
-    """Write what the portal says of the process, and that its documents were listed just now."""
-    await conn.execute(
-        """update processes
+async def describe(conn: Connection, record: ProcessRecord) -> bool:
+    """Write what the portal says of the process, and that its documents were listed just now.
+
+    Returns:
+        Whether they never were before.
+    """
+    is_first: bool = await conn.fetchval(
+        """update processes p
            set court = $2, subject = $3, case_class = $4, secrecy_level = $5, metadata = $6,
                source_updated_at = $7, listed_at = now(), updated_at = now()
-           where number = $1""",
+           from (select number, listed_at from processes where number = $1 for no key update) before
+           where p.number = before.number returning before.listed_at is null""",
         record.number,
         record.court,
         record.subject,
@@ -69,6 +74,7 @@ async def describe(conn: Connection, record: ProcessRecord) -> None:
         record.metadata,
         record.source_updated_at,
     )
+    return is_first
 
 
 def _process(row: asyncpg.Record | None) -> Process:

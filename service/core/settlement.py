@@ -41,10 +41,12 @@ async def settle(
         left_over: the reason of documents still unfinished that have none of their own.
     """
     left_over = error or left_over
-    await documents.give_up(
-        conn, job.process_number, error_code=left_over.code, error_message=left_over.message
-    )
     counts = await documents.count(conn, job.id)
+    if counts.unfinished:
+        await documents.give_up(
+            conn, job.process_number, error_code=left_over.code, error_message=left_over.message
+        )
+        counts = await documents.count(conn, job.id)
     status = JobStatus.CANCELLED if is_cancelled else _status(counts, error)
     if status is JobStatus.FAILED and error is None:
         error = _ALL_FAILED
@@ -58,8 +60,7 @@ async def settle(
         downloaded_bytes=downloaded_bytes,
     )
     return [
-        *await telling.tell_documents(conn, final.id),
-        *await telling.tell_end(conn, final),
+        *await telling.tell_all(conn, final),
         *await telling.tell_batches(conn, await batches.count_down(conn, final.id)),
     ]
 

@@ -42,10 +42,15 @@ async def tell_documents(conn: Connection, job_id: UUID) -> list[UUID]:
     return destinations
 
 
+async def tell_all(conn: Connection, job: Job) -> list[UUID]:
+    """Tell all who subscribed to a job that it is final, and of the last of its documents."""
+    if not await subscriptions.is_anyone_told(conn, job.id):
+        return []
+    return [*await tell_documents(conn, job.id), *await tell_end(conn, job)]
+
+
 async def tell_end(conn: Connection, job: Job, subscription_ids: Sequence[UUID] | None = None) -> list[UUID]:
     """Tell that a job is final: those who subscribed to it, or only these of them."""
-    if subscription_ids is None and not await subscriptions.is_anyone_told(conn, job.id):
-        return []
     event = events.job_event(job, await documents.list_of_job(conn, job.id))
     return await deliveries.create_for_job(
         conn, job.id, event=event["type"], payload=event, subscription_ids=subscription_ids

@@ -8,10 +8,11 @@ from uuid import UUID
 import orjson
 import pytest
 
-from service.core import jobs, settlement
+from service.core import settlement
 from service.sandbox.cases import Special, special_number
 from tests.api.test_bad_input import assert_problem
 from tests.cases import case_numbers
+from tests.claims import claim_one
 from tests.conftest import MakeSettings
 from tests.receiver import Receiver
 from tests.world import Answer, Caller, World, open_world, until
@@ -36,7 +37,7 @@ async def _count(api: World, table: str) -> int:
 
 async def _settle_one(api: World) -> None:
     async with api.db.transaction() as conn:
-        job = await jobs.claim(conn, worker_id=UUID(int=1), lease_s=60)
+        job = await claim_one(conn, worker_id=UUID(int=1), lease_s=60)
         assert job
         await settlement.settle(conn, job)
 

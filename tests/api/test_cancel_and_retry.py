@@ -2,8 +2,9 @@
 
 from uuid import uuid4
 
-from service.core import jobs, settlement
+from service.core import settlement
 from service.sandbox.cases import Special, special_number
+from tests.claims import claim_one
 from tests.receiver import Receiver
 from tests.world import Answer, Caller, World, until
 
@@ -138,7 +139,7 @@ async def test_there_is_nothing_to_retry_in_a_running_or_completed_job(api: Worl
     job_id = await _submitted(caller)
     running = await caller.post(f"/jobs/{job_id}/retry")
     async with api.db.transaction() as conn:
-        job = await jobs.claim(conn, worker_id=uuid4(), lease_s=60)
+        job = await claim_one(conn)
         assert job
         await settlement.settle(conn, job)
     completed = await caller.post(f"/jobs/{job_id}/retry")

@@ -14,11 +14,12 @@ import orjson
 import pytest
 
 from service.core import db as database
-from service.core import jobs, settlement
+from service.core import settlement
 from service.sandbox.cases import Special, expected_documents, special_number
 from service.sandbox.postgres import open_postgres
 from tests.api.test_bad_input import assert_problem
 from tests.cases import case_numbers
+from tests.claims import claim_one
 from tests.conftest import MakeSettings
 from tests.faults.faults import END_CONNECTIONS
 from tests.world import Caller, World, open_world, until
@@ -89,7 +90,7 @@ async def _submitted(caller: Caller, number: str = CASE) -> str:
 
 async def _settle_one(api: World) -> None:
     async with api.db.transaction() as conn:
-        job = await jobs.claim(conn, worker_id=uuid4(), lease_s=60)
+        job = await claim_one(conn)
         assert job
         await settlement.settle(conn, job)
 

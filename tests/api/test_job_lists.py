@@ -6,9 +6,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from service.core import jobs, settlement
+from service.core import settlement
 from tests.api.test_bad_input import assert_problem
 from tests.cases import case_numbers
+from tests.claims import claim_one
 from tests.world import Caller, World
 
 
@@ -69,7 +70,7 @@ async def test_filters_choose_and_go_together(api: World) -> None:
     caller, numbers = await api.caller(), case_numbers(4)
     ids = await _submitted(caller, numbers)
     async with api.db.transaction() as conn:
-        job = await jobs.claim(conn, worker_id=uuid4(), lease_s=60)
+        job = await claim_one(conn)
         assert job
         assert str(job.id) == ids[0]
         await settlement.settle(conn, job)

@@ -203,7 +203,8 @@ async def open_autos(servers: Servers, portal_url: str, workload: Workload) -> A
         "portal_url": portal_url,
         "portal_concurrency": workload.concurrency,
         "portal_concurrency_start": workload.concurrency,
-        "downloads_per_worker": workload.concurrency,
+        # More than may ask the portal: as in the settings' defaults, some are on their way to S3.
+        "downloads_per_worker": 2 * workload.concurrency,
         "downloads_per_job": min(workload.concurrency, 64 if workload.jobs == 1 else 16),
     }
     async with AsyncExitStack() as stack:

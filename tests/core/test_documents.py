@@ -1,7 +1,7 @@
 """The list of documents, as the portal changes it from one look to the next."""
 
 from datetime import UTC, datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from service.core import clients, documents, jobs, settlement, submission
 from service.core.db import Database
@@ -11,6 +11,7 @@ from service.core.portal_records import DocumentRecord
 from service.core.settings import Settings
 from service.core.states import JobStatus
 from service.core.wishes import Wish
+from tests.claims import claim_one
 from tests.rings import RING
 
 NUMBER = "10035792220258260564"
@@ -36,7 +37,7 @@ async def _running_job(db: Database, settings: Settings) -> Job:
     async with db.transaction() as conn:
         client, _ = await clients.ensure(conn, RING, "acme")
         await submission.submit(conn, Wish(NUMBER, max_age_s=0), client.id, settings=settings)
-        job = await jobs.claim(conn, worker_id=uuid4(), lease_s=60)
+        job = await claim_one(conn)
     assert job
     return job
 
@@ -44,25 +45,25 @@ async def _running_job(db: Database, settings: Settings) -> Job:
 async def _list(db: Database, job: Job, *uuids: UUID) -> dict[UUID, str]:
     """Let the portal list these; return the status of every document."""
     async with db.transaction() as conn:
-        await documents.record_list(conn, NUMBER, job.id, [_record(uuid) for uuid in uuids])
+        await documents.record_list(
+            conn, NUMBER, job.id, [_record(uuid) for uuid in uuids], filters=None, is_first=False
+        )
         return {one.portal_uuid: one.status for one in await documents.list_of_process(conn, NUMBER)}
 
 
 async def _fail_all(db: Database) -> None:
     async with db.transaction() as conn:
-        pending = await documents.list_pending(conn, NUMBER)
-        await documents.mark_started(conn, [one.id for one in pending])
-        await documents.mark_missed(conn, [Missed(one.id, "x", "x", is_final=True) for one in pending])
+        listed = await documents.list_of_process(conn, NUMBER)
+        await documents.mark_missed(conn, [Missed(one.id, "x", "x", is_final=True) for one in listed], {})
 
 
 async def _store(db: Database, uuid: UUID) -> None:
     async with db.transaction() as conn:
-        (row,) = [one for one in await documents.list_pending(conn, NUMBER) if one.portal_uuid == uuid]
+        (row,) = [one for one in await documents.list_of_process(conn, NUMBER) if one.portal_uuid == uuid]
         stored = Stored(
             row.id, "text/html", 1, b"s" * 32, f"processes/{NUMBER}/{uuid}/x.html", datetime.now(UTC)
         )
-        await documents.mark_started(conn, [row.id])
-        await documents.mark_available(conn, [stored])
+        await documents.mark_available(conn, [stored], {row.id: datetime.now(UTC)})
 
 
 async def test_a_document_listed_no_more_before_we_got_it_keeps_no_job_from_completing(

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from service.core import clients, deliveries, jobs, settlement, submission
+from service.core import clients, deliveries, settlement, submission
 from service.core.deliveries import Claimed, Round
 from service.core.key_ring import new_key
 from service.core.outbound import DeliveryFailedError, Reply
@@ -15,6 +15,7 @@ from service.core.sending import Sent, Try
 from service.core.settings import Settings
 from service.core.states import DeliveryStatus
 from service.core.wishes import Wish
+from tests.claims import claim_one
 from tests.conftest import MakeSettings
 from tests.receiver import Receiver
 from tests.rings import RING
@@ -234,7 +235,7 @@ async def test_a_call_that_meets_a_sending_under_way_is_told_again(
         client_id = caller.client.id
         wish = Wish(NUMBER, url)
         submitted = await submission.submit(conn, wish, client_id, settings=api.settings)
-        job = await jobs.claim(conn, worker_id=uuid4(), lease_s=60)
+        job = await claim_one(conn)
         assert job
         await conn.execute("update processes set listed_at = now()")
         (destination,) = await settlement.settle(conn, job)
@@ -254,7 +255,7 @@ async def test_above_a_hundred_documents_the_webhook_names_the_place_of_the_list
         await submission.submit(
             conn, Wish(NUMBER, webhook_url=receiver.url), client.id, settings=world.settings
         )
-        job = await jobs.claim(conn, worker_id=uuid4(), lease_s=60)
+        job = await claim_one(conn)
         assert job
         await conn.execute(
             """insert into documents

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from service.core import jobs
 from service.sandbox.cases import Special, special_number
+from tests.claims import claim_one
 from tests.world import World, until
 from worker.context import Context, open_context
 from worker.sweep import Sweep
@@ -14,7 +15,7 @@ from worker.tasks.fetch_process import fetch_process
 async def _crash(context: Context, job_id: UUID) -> None:
     async with context.db.connection() as conn:
         await conn.execute("update jobs set next_attempt_at = now()")
-        await jobs.claim(conn, worker_id=context.worker_id, lease_s=-1)
+        await claim_one(conn, worker_id=context.worker_id, lease_s=-1)
     await Sweep(context).free_expired_leases()
 
 

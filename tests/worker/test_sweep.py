@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from redis.asyncio import Redis
@@ -14,6 +14,7 @@ from service.core.jobs import Job
 from service.core.queue import JOBS_QUEUE, open_queue
 from service.core.settings import Settings
 from service.core.wishes import Wish
+from tests.claims import claim_one
 from tests.conftest import MakeSettings
 from tests.rings import RING
 from tests.world import World
@@ -42,7 +43,7 @@ async def _submitted(db: Database, settings: Settings) -> Job:
 
 async def _claimed(context: Context, job: Job, lease_s: float) -> Job:
     async with context.db.connection() as conn:
-        claimed = await jobs.claim(conn, worker_id=uuid4(), lease_s=lease_s)
+        claimed = await claim_one(conn, lease_s=lease_s)
     assert claimed
     return claimed
 

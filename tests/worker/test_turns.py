@@ -9,13 +9,14 @@ from uuid import UUID, uuid4
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.core import clients, jobs, submission
+from service.core import clients, submission
 from service.core.db import Database
 from service.core.settings import Settings
 from service.core.states import Priority
 from service.core.wishes import Wish
 from service.sandbox.cases import Special, special_number
 from tests.cases import case_numbers
+from tests.claims import claim_one
 from tests.conftest import MakeSettings
 from tests.rings import RING
 from tests.world import open_world, until
@@ -35,7 +36,7 @@ async def _submit(
 async def _claimed_by(db: Database, *, hand_back: bool = True) -> str | None:
     """Claim a job as a worker does; return the name of its client."""
     async with db.transaction() as conn:
-        job = await jobs.claim(conn, worker_id=uuid4(), lease_s=60)
+        job = await claim_one(conn)
         if job is None:
             return None
         if hand_back:
@@ -88,7 +89,7 @@ async def test_within_a_client_the_oldest_job_comes_first(db: Database, settings
     claimed = []
     for _ in range(10):
         async with db.transaction() as conn:
-            job = await jobs.claim(conn, worker_id=uuid4(), lease_s=60)
+            job = await claim_one(conn)
             assert job
             claimed.append(job.created_at)
     assert claimed == sorted(claimed)

@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-from service.core import documents, jobs, processes, telling
+from service.core import documents, jobs, processes
 from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.documents import Document
@@ -21,18 +20,16 @@ from service.core.jobs import Job
 from service.core.portal_records import ProcessRecord
 from service.core.settlement import NOT_FETCHED, Reason, settle
 from service.core.structured import finish
+from service.core.wishes import Filters
 from worker.context import Context, Run
 from worker.downloads import PASSING_ERRORS, Downloads, quick_tries
-from worker.ledger import Ledger
+from worker.ledger import End, Ledger
 
 DEADLINE = Reason("deadline_exceeded", "the job's deadline passed before this document was fetched")
 UNREAD = Reason("deadline_exceeded", "the portal did not let the process be read before the job's deadline")
 
 # How long a process that is told to end waits for the database to take a run's last write.
 _LAST_WRITE_S = 10.0
-
-End = Callable[[Connection], Awaitable[list[UUID]]]
-"""The last write of a run: settles the job or hands it back, and names the destinations to ring for."""
 
 log = logging.getLogger(__name__)
 
@@ -42,16 +39,12 @@ async def fetch_process(context: Context, _rung_for: UUID) -> None:
 
     The job is not the one that was rung for but the one whose turn it is: there are as many rings as jobs.
     """
-    settings = context.settings
     crash_point("job.heard")
-    async with context.db.transaction() as conn:
-        job = await jobs.claim(conn, worker_id=context.worker_id, lease_s=settings.lease_s)
-        if job is None:
-            return
-        told = await telling.tell_started(conn, job)
+    job = await context.claims.ask(object())
+    if job is None:
+        return
     crash_point("job.claimed")
-    await context.queue.ring_destinations(told)
-    ledger = Ledger(context.db, job, settings)
+    ledger = Ledger(context.db, job, context.settings)
     destinations: list[UUID] = []
     run = Run(job.client_id)
     context.runs.add(run)
@@ -134,22 +127,23 @@ async def _record_list(context: Context, job: Job, record: ProcessRecord) -> lis
     """Write what the portal lists and return what is to be fetched."""
     async with context.db.transaction() as conn:
         # The process before the job: the order in which submissions lock them.
-        await processes.describe(conn, record)
-        await jobs.hold(conn, job)
-        await documents.record_list(conn, job.process_number, job.id, record.documents)
-        counts = await documents.count(conn, job.id)
-        await jobs.record_progress(conn, job, counts, lease_s=context.settings.lease_s, downloaded_bytes=0)
-        return await documents.list_pending(conn, job.process_number)
+        is_first = await processes.describe(conn, record)
+        filters = await jobs.hold(conn, job)
+        pending = await documents.record_list(
+            conn, job.process_number, job.id, record.documents, filters=filters, is_first=is_first
+        )
+        await jobs.record_progress(conn, job, lease_s=context.settings.lease_s, downloaded_bytes=0)
+        return pending
 
 
 # How a run can end --------------------------------------------------------------------------------
 
 
 def _settle(job: Job, ledger: Ledger, *, error: Reason | None = None, left_over: Reason = NOT_FETCHED) -> End:
-    async def end(conn: Connection) -> list[UUID]:
-        if error is None and left_over is NOT_FETCHED and await jobs.is_widened(conn, job):
+    async def end(conn: Connection, filters: Filters) -> list[UUID]:
+        if error is None and left_over is NOT_FETCHED and filters != job.filters:
             # Somebody joined who wants more documents than this run was for.
-            return await _hand_back(job)(conn)
+            return await _hand_back(job)(conn, filters)
         destinations = await settle(
             conn, job, error=error, left_over=left_over, downloaded_bytes=ledger.downloaded_bytes
         )
@@ -160,12 +154,12 @@ def _settle(job: Job, ledger: Ledger, *, error: Reason | None = None, left_over:
 
 
 def _settle_at_deadline(job: Job, ledger: Ledger) -> End:
-    async def end(conn: Connection) -> list[UUID]:
+    async def end(conn: Connection, filters: Filters) -> list[UUID]:
         process = await processes.get(conn, job.process_number)
         # Without a list of this job's own nothing is known of the documents: that is no completed job.
         was_listed = process.listed_at is not None and process.listed_at >= job.created_at
         settled = _settle(job, ledger, error=None if was_listed else UNREAD, left_over=DEADLINE)
-        return await settled(conn)
+        return await settled(conn, filters)
 
     return end
 
@@ -173,7 +167,7 @@ def _settle_at_deadline(job: Job, ledger: Ledger) -> End:
 def _hand_back(
     job: Job, *, delay_s: float = 0.0, waiting_reason: str | None = None, is_retry: bool = False
 ) -> End:
-    async def end(conn: Connection) -> list[UUID]:
+    async def end(conn: Connection, _: Filters) -> list[UUID]:
         await documents.hand_back(conn, job.process_number)
         counts = await documents.count(conn, job.id)
         await jobs.hand_back(
