@@ -13,6 +13,7 @@ from aiohttp import web
 from service.app import MAX_LINE_BYTES, create_app
 from service.commands import add_commands
 from service.core.errors import AutosError
+from service.core.garbage import leave_alone_what_lives
 from service.core.key_ring import NO_KEYS
 from service.core.log import configure_logging
 from service.core.settings import Settings
@@ -58,6 +59,7 @@ async def serve(settings: Settings, _arguments: argparse.Namespace) -> None:
     )
     try:
         await runner.setup()
+        leave_alone_what_lives()
         await web.TCPSite(runner, settings.host, settings.port, reuse_port=False).start()
         print(f"autos: listening on {settings.host}:{settings.port}", file=sys.stderr, flush=True)
         await stop.wait()

@@ -16,6 +16,7 @@ import arq
 import orjson
 from arq.worker import Function
 
+from service.core.garbage import leave_alone_what_lives
 from service.core.key_ring import NO_KEYS
 from service.core.queue import (
     DELIVER,
@@ -110,6 +111,7 @@ async def run_worker(settings: Settings) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with open_worker(settings) as loops:
+        leave_alone_what_lives()
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
