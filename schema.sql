@@ -230,6 +230,7 @@ create unique index jobs_one_active_per_process on jobs (process_number)
     where status in ('pending', 'processing');
 create index jobs_by_process on jobs (process_number, created_at desc);
 create index jobs_by_change on jobs (changed_in, id);
+create index jobs_by_end on jobs (finished_at, id) where finished_at is not null;
 create index jobs_to_ring on jobs (ring_at) where status = 'pending';
 create index jobs_to_claim on jobs (client_id, priority, next_attempt_at, created_at) where status = 'pending';
 create index jobs_running on jobs (client_id) where status = 'processing';
@@ -254,7 +255,7 @@ create table documents (
     secrecy_level         smallint        not null check (secrecy_level between 0 and 5),
     filed_at              timestamptz,
     status                document_status not null default 'pending',
-    job_id                uuid            not null references jobs,  -- the job that last took it up
+    job_id                uuid            not null,        -- the job that last took it up; it may be forgotten
     attempts              integer         not null default 0,
     error_code            text,
     error_message         text,
@@ -349,6 +350,8 @@ create table batches (
     constraint finished_is_over check ((open_jobs = 0) = (finished_at is not null))
 );
 
+create index batches_by_end on batches (finished_at) where finished_at is not null;
+
 create table batch_items (
     batch_id       uuid    not null references batches,
     position       integer not null,
@@ -404,6 +407,7 @@ create index deliveries_due on deliveries (destination, next_attempt_at) where s
 create index deliveries_by_client on deliveries (client_id, created_at desc, id desc);
 create index deliveries_by_endpoint on deliveries (endpoint_id, created_at desc, id desc);
 create index deliveries_by_job on deliveries (job_id) where job_id is not null;
+create index deliveries_of_no_job on deliveries (finished_at) where job_id is null and batch_id is null;
 
 -- Each request that was sent, and what came of it.
 create table delivery_attempts (

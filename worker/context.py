@@ -18,6 +18,7 @@ from service.core.storage import Storage, open_storage
 from service.core.token_source import open_token_source
 from worker.claims import Claims, open_claims
 from worker.destinations import Destinations
+from worker.outbox import Outbox
 from worker.places import Places
 
 
@@ -55,7 +56,7 @@ class Context:
     portal_limit: PortalLimit
     storage: Storage
     outbound: Outbound
-    key_ring: KeyRing
+    outbox: Outbox
     destinations: Destinations
     downloads: Places
     claims: Claims
@@ -80,7 +81,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             portal_limit=await stack.enter_async_context(open_portal_limit(queue.redis, settings)),
             storage=await stack.enter_async_context(open_storage(settings)),
             outbound=await stack.enter_async_context(open_outbound(settings)),
-            key_ring=KeyRing(settings.key_ring),
+            outbox=Outbox(db, KeyRing(settings.key_ring), settings),
             destinations=Destinations(
                 places=settings.deliveries_per_worker, slow_places=settings.slow_deliveries_per_worker
             ),

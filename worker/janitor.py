@@ -7,8 +7,9 @@ touched: by then no run that might still write its row can hold its lease.
 import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
-from service.core import chores, documents, idempotency
+from service.core import chores, documents, idempotency, retention
 from service.core.crash_points import crash_point
 from service.core.errors import DatabaseUnavailableError, StorageUnavailableError
 from service.core.storage import Listed
@@ -17,6 +18,8 @@ from worker.context import Context, wait_for
 PREFIX = "processes/"
 _MIN_AGE = timedelta(days=1)
 _LOOK_EVERY_S = 60.0
+# Between two steps of forgetting: whoever works has the database for himself most of the time.
+_BREATH_S = 0.05
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +53,11 @@ class Janitor:
             return await chores.claim(conn, "janitor", again_s=self._context.settings.janitor_interval_s)
 
     async def clean(self) -> None:
-        """Forget old answers; remove objects without a row, mark rows without an object, abort uploads."""
+        """Forget what is old; remove objects without a row, mark rows without an object, abort uploads."""
         async with self._context.db.connection() as conn:
             await idempotency.forget_old(conn)
+        if days := self._context.settings.retention_days:
+            await self.forget_ended(before=datetime.now(UTC) - timedelta(days=days))
         removed, lost = 0, 0
         async for listed, known in self._compare():
             if known and not listed:
@@ -62,6 +67,18 @@ class Janitor:
             lost += await self._mark_lost(listed, known)
         uploads = await self.abort_old_uploads()
         log.info("janitor: %d uploads aborted, %d objects removed, %d found missing", uploads, removed, lost)
+
+    async def forget_ended(self, *, before: datetime) -> None:
+        """Forget what ended before a time, a few rows at a time; a worker that stops leaves the rest."""
+        db, stopping = self._context.db, self._context.stopping
+        while await db.in_transaction(partial(retention.forget_batches, ended_before=before)):
+            await wait_for(stopping, _BREATH_S)
+        after = None
+        while not stopping.is_set() and (
+            after := await db.in_transaction(partial(retention.forget_jobs, ended_before=before, after=after))
+        ):
+            await wait_for(stopping, _BREATH_S)
+        await db.in_transaction(partial(retention.forget_other_deliveries, ended_before=before))
 
     async def abort_old_uploads(self, prefix: str = PREFIX) -> int:
         """Abort what nobody completes any more; return how many there were."""

@@ -96,6 +96,23 @@ async def create(
     return batch_id
 
 
+async def lock_ended(conn: Connection, *, before: datetime, limit: int) -> list[UUID]:
+    """Lock some of the batches that ended before a time."""
+    rows = await conn.fetch(
+        """select id from batches where finished_at < $1 order by finished_at limit $2
+           for update skip locked""",
+        before,
+        limit,
+    )
+    return [row["id"] for row in rows]
+
+
+async def forget(conn: Connection, ids: Sequence[UUID]) -> None:
+    """Delete batches, which the caller has locked, with their items."""
+    await conn.execute("delete from batch_items where batch_id = any($1::uuid[])", ids)
+    await conn.execute("delete from batches where id = any($1::uuid[])", ids)
+
+
 async def count_down(conn: Connection, job_id: UUID) -> list[UUID]:
     """Note in every batch that one of its jobs has ended; return those that have ended with it.
 

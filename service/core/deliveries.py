@@ -1,6 +1,6 @@
 """Deliveries: one event each on its way to one place, on a schedule that survives everything."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,6 +24,7 @@ class Claimed:
     id: UUID
     client_id: UUID
     endpoint_id: UUID | None
+    destination: UUID
     fence: int
     event: str
     payload: dict[str, Any]
@@ -163,27 +164,29 @@ async def hurry(conn: Connection, subscription_id: UUID) -> list[UUID]:
     )
 
 
-async def claim_next(
-    conn: Connection, destination: UUID, *, hold_s: float, late_s: float = 1800.0
-) -> Claimed | None:
-    """Take what is due at a destination for one round, the longest due first; None when nothing is.
+async def claim(
+    conn: Connection, counts: Mapping[UUID, int], *, hold_s: float, late_s: float = 1800.0
+) -> list[Claimed]:
+    """Take what is due at destinations for one round, of each so many at most and the longest due first.
 
     Args:
         late_s: a round that is later than this counts from now on, so that its links are fresh.
     """
-    row = await conn.fetchrow(
+    rows = await conn.fetch(
         """with due as (
-               select id from deliveries
-               where destination = $1 and status = 'pending' and next_attempt_at <= now()
-                 and (claimed_until is null or claimed_until < now())
-               order by next_attempt_at limit 1 for no key update skip locked),
+               select one.id from unnest($1::uuid[], $2::int[]) as asked(destination, count)
+               cross join lateral (
+                   select id from deliveries
+                   where destination = asked.destination and status = 'pending' and next_attempt_at <= now()
+                     and (claimed_until is null or claimed_until < now())
+                   order by next_attempt_at limit asked.count for no key update skip locked) one),
            claimed as (
                update deliveries d
-               set fence = d.fence + 1, claimed_until = now() + $2::interval,
-                   next_attempt_at = case when d.next_attempt_at < now() - $3::interval then now()
+               set fence = d.fence + 1, claimed_until = now() + $3::interval,
+                   next_attempt_at = case when d.next_attempt_at < now() - $4::interval then now()
                                           else d.next_attempt_at end
-               from due where d.id = due.id returning d.*)
-           select d.id, d.client_id, d.endpoint_id, d.fence, d.event, d.payload, d.rounds,
+               where d.id = any(array(select id from due)) returning d.*)
+           select d.id, d.client_id, d.endpoint_id, d.destination, d.fence, d.event, d.payload, d.rounds,
                   d.redeliveries, d.next_attempt_at, coalesce(e.url, d.webhook_url) as url,
                   coalesce(s.reference, b.reference) as reference, c.max_secrecy,
                   e.disabled_at is null and e.deleted_at is null as is_wanted
@@ -191,48 +194,60 @@ async def claim_next(
                 left join endpoints e on e.id = d.endpoint_id
                 left join subscriptions s on s.id = d.subscription_id
                 left join batches b on b.id = d.batch_id""",
-        destination,
+        list(counts),
+        list(counts.values()),
         timedelta(seconds=hold_s),
         timedelta(seconds=late_s),
     )
-    return None if row is None else Claimed(**row)
+    return [Claimed(*row) for row in rows]
 
 
-async def record_round(conn: Connection, claimed: Claimed, ended: Round) -> bool:
-    """Write how a round ended, with its attempts; False when another sender has taken over since."""
-    attempts = ended.attempts
-    done = await conn.fetchval(
+async def record_rounds(conn: Connection, rounds: Sequence[tuple[Claimed, Round]]) -> set[UUID]:
+    """Write how rounds ended, with their attempts; return those that no other sender has taken over since."""
+    made = [
+        (claimed.id, number, attempt)
+        for claimed, ended in rounds
+        for number, attempt in enumerate(ended.attempts, 1)
+    ]
+    rows = await conn.fetch(
         """with ended as (
-               update deliveries
-               set status = $3::delivery_status, attempts = attempts + cardinality($7::timestamptz[]),
-                   rounds = rounds + 1, last_status_code = $4, last_error = $5, claimed_until = null,
-                   next_attempt_at = case when $3::delivery_status = 'pending' then now() + $6::interval
-                                          else next_attempt_at end,
-                   delivered_at = case when $3::delivery_status = 'delivered'
-                                       then coalesce(delivered_at, now()) else delivered_at end,
-                   finished_at = case when $3::delivery_status = 'pending' then null else now() end
-               where id = $1 and fence = $2 and status = 'pending' returning id, attempts),
+               update deliveries d
+               set status = r.status, attempts = d.attempts + r.made, rounds = d.rounds + 1,
+                   last_status_code = r.status_code, last_error = r.error, claimed_until = null,
+                   next_attempt_at = case when r.status = 'pending' then now() + r.delay
+                                          else d.next_attempt_at end,
+                   delivered_at = case when r.status = 'delivered' then coalesce(d.delivered_at, now())
+                                       else d.delivered_at end,
+                   finished_at = case when r.status = 'pending' then null else now() end
+               from unnest($1::uuid[], $2::bigint[], $3::delivery_status[], $4::int[], $5::smallint[],
+                           $6::text[], $7::interval[])
+                    as r(id, fence, status, made, status_code, error, delay)
+               where d.id = r.id and d.fence = r.fence and d.status = 'pending'
+               returning d.id, d.attempts - r.made as before),
            kept as (
                insert into delivery_attempts (delivery_id, number, started_at, duration_ms, status_code,
                                               error, answer)
-               select e.id, e.attempts - cardinality($7::timestamptz[]) + a.number, a.started_at,
-                      a.duration_ms, a.status_code, a.error, a.answer
-               from ended e, unnest($7::timestamptz[], $8::real[], $9::smallint[], $10::text[], $11::text[])
-                    with ordinality as a(started_at, duration_ms, status_code, error, answer, number))
+               select e.id, e.before + a.number, a.started_at, a.duration_ms, a.status_code, a.error, a.answer
+               from ended e join unnest($8::uuid[], $9::int[], $10::timestamptz[], $11::real[],
+                                        $12::smallint[], $13::text[], $14::text[])
+                    as a(id, number, started_at, duration_ms, status_code, error, answer) on a.id = e.id)
            select id from ended""",
-        claimed.id,
-        claimed.fence,
-        ended.status,
-        attempts[-1].status_code if attempts else None,
-        ended.error,
-        timedelta(seconds=ended.delay_s),
-        [one.started_at for one in attempts],
-        [one.duration_s * 1000 for one in attempts],
-        [one.status_code for one in attempts],
-        [one.error for one in attempts],
-        [one.answer for one in attempts],
+        [claimed.id for claimed, _ in rounds],
+        [claimed.fence for claimed, _ in rounds],
+        [ended.status for _, ended in rounds],
+        [len(ended.attempts) for _, ended in rounds],
+        [ended.attempts[-1].status_code if ended.attempts else None for _, ended in rounds],
+        [ended.error for _, ended in rounds],
+        [timedelta(seconds=ended.delay_s) for _, ended in rounds],
+        [delivery_id for delivery_id, _, _ in made],
+        [number for _, number, _ in made],
+        [one.started_at for _, _, one in made],
+        [one.duration_s * 1000 for _, _, one in made],
+        [one.status_code for _, _, one in made],
+        [one.error for _, _, one in made],
+        [one.answer for _, _, one in made],
     )
-    return done is not None
+    return {row["id"] for row in rows}
 
 
 async def give_up_for_endpoint(conn: Connection, endpoint_id: UUID, reason: str) -> None:
@@ -245,6 +260,31 @@ async def give_up_for_endpoint(conn: Connection, endpoint_id: UUID, reason: str)
            where endpoint_id = $1 and status = 'pending' and coalesce(claimed_until < now(), true)""",
         endpoint_id,
         reason,
+    )
+
+
+async def forget(conn: Connection, *, job_ids: Sequence[UUID] = (), batch_ids: Sequence[UUID] = ()) -> None:
+    """Delete the deliveries of jobs and of batches, with their attempts."""
+    await conn.execute(
+        """with gone as (
+               select id from deliveries where job_id = any($1::uuid[])
+               union select id from deliveries where batch_id = any($2::uuid[])),
+           attempts as (delete from delivery_attempts where delivery_id in (select id from gone))
+           delete from deliveries where id in (select id from gone)""",
+        job_ids,
+        batch_ids,
+    )
+
+
+async def forget_of_nothing(conn: Connection, *, ended_before: datetime) -> None:
+    """Delete deliveries that belong to no job and no batch, with their attempts."""
+    await conn.execute(
+        """with gone as (
+               select id from deliveries
+               where job_id is null and batch_id is null and finished_at < $1),
+           attempts as (delete from delivery_attempts where delivery_id in (select id from gone))
+           delete from deliveries where id in (select id from gone)""",
+        ended_before,
     )
 
 

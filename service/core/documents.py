@@ -1,6 +1,6 @@
 """Documents: one file of a process each, and the counts over them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -261,6 +261,11 @@ async def count(conn: Connection, job_id: UUID) -> Counts:
     """Count the documents that a job is to bring in; the caller holds it."""
     (row,) = await conn.fetch(COUNT, job_id)
     return Counts(*row)
+
+
+async def forget(conn: Connection, numbers: Collection[str]) -> None:
+    """Delete the documents of processes; their objects are left to the janitor."""
+    await conn.execute("delete from documents where process_number = any($1::text[])", list(numbers))
 
 
 async def list_lacking(conn: Connection, job_ids: Sequence[UUID]) -> set[UUID]:

@@ -1,5 +1,6 @@
 """What a round of sending means for its endpoint, and the ways in which an endpoint comes to be disabled."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -8,27 +9,29 @@ from service.core.db import Connection
 from service.core.deliveries import ENDPOINT_DISABLED, Claimed, Round
 from service.core.endpoints import DisabledReason, Endpoint
 from service.core.settings import Settings
-from service.core.states import DeliveryStatus
 
 GONE = 410
 
 
-async def record(conn: Connection, claimed: Claimed, ended: Round, settings: Settings) -> list[UUID]:
-    """Write how a round ended, and disable its endpoint when that is due; return where to ring for."""
-    if claimed.endpoint_id is None or not ended.attempts:
-        await deliveries.record_round(conn, claimed, ended)
-        return []
-    # The endpoint's row before the delivery's: see the order of locks in schema.sql.
-    if ended.status is DeliveryStatus.DELIVERED:
-        await endpoints.note_success(conn, claimed.endpoint_id)
-        await deliveries.record_round(conn, claimed, ended)
-        return []
-    failing = await endpoints.note_failure(conn, claimed.endpoint_id)
-    await deliveries.record_round(conn, claimed, ended)
+async def record_successes(conn: Connection, rounds: Sequence[tuple[Claimed, Round]]) -> None:
+    """Write how rounds ended that say no ill of an endpoint: its successes, and what concerns none."""
+    # The endpoints' rows before the deliveries': see the order of locks in schema.sql.
+    successes = {claimed.endpoint_id for claimed, ended in rounds if ended.attempts and claimed.endpoint_id}
+    if successes:
+        await endpoints.note_successes(conn, successes)
+    await deliveries.record_rounds(conn, rounds)
+
+
+async def record_failure(
+    conn: Connection, endpoint_id: UUID, claimed: Claimed, ended: Round, settings: Settings
+) -> list[UUID]:
+    """Write that an endpoint took no event; disable it when that is due. Returns where to ring for."""
+    failing = await endpoints.note_failure(conn, endpoint_id)
+    await deliveries.record_rounds(conn, [(claimed, ended)])
     if ended.attempts[-1].status_code == GONE:
-        return await disable(conn, claimed.endpoint_id, DisabledReason.GONE)
+        return await disable(conn, endpoint_id, DisabledReason.GONE)
     if failing >= timedelta(seconds=settings.endpoint_patience_s):
-        return await disable(conn, claimed.endpoint_id, DisabledReason.FAILING)
+        return await disable(conn, endpoint_id, DisabledReason.FAILING)
     return []
 
 

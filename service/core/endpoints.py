@@ -1,6 +1,6 @@
 """Endpoints: places of a client's that are told of events, each with a secret and a filter of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -175,10 +175,17 @@ async def delete(conn: Connection, endpoint_id: UUID) -> None:
     await conn.execute("update endpoints set deleted_at = now() where id = $1", endpoint_id)
 
 
-async def note_success(conn: Connection, endpoint_id: UUID) -> None:
-    """Note that it took an event; mostly there is nothing to write."""
+async def note_successes(conn: Connection, endpoint_ids: Collection[UUID]) -> None:
+    """Note that they took events; mostly there is nothing to write.
+
+    They are locked in one order, so that two who note many cannot wait for each other.
+    """
     await conn.execute(
-        "update endpoints set failing_since = null where id = $1 and failing_since is not null", endpoint_id
+        """with recovered as (
+               select id from endpoints where id = any($1::uuid[]) and failing_since is not null
+               order by id for no key update)
+           update endpoints set failing_since = null where id in (select id from recovered)""",
+        list(endpoint_ids),
     )
 
 

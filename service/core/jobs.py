@@ -580,6 +580,52 @@ async def lock_to_cancel(conn: Connection, job_id: UUID) -> Job | None:
     return None if row is None else _job(row)
 
 
+# For retention ------------------------------------------------------------------------------------
+
+
+async def list_ended(
+    conn: Connection, *, before: datetime, after: tuple[datetime, UUID] | None, limit: int
+) -> list[Job]:
+    """Return jobs that ended before a time, the oldest end first.
+
+    Args:
+        after: end and id of the last one of the page before.
+    """
+    rows = await conn.fetch(
+        f"""select {_COLUMNS} from jobs
+            where finished_at < $1 and ($2::timestamptz is null or (finished_at, id) > ($2, $3::uuid))
+            order by finished_at, id limit $4""",
+        before,
+        after[0] if after else None,
+        after[1] if after else None,
+        limit,
+    )
+    return [_job(row) for row in rows]
+
+
+async def list_forgettable(
+    conn: Connection, numbers: Collection[str], *, ended_before: datetime
+) -> list[UUID]:
+    """Return the jobs of processes that ended before and that nothing needs any more.
+
+    A batch needs the jobs that it shows, and a webhook that is still to be sent the one that it tells of.
+    """
+    rows = await conn.fetch(
+        """select id from jobs
+           where process_number = any($1::text[]) and finished_at < $2
+             and not exists (select from batch_items where job_id = jobs.id)
+             and not exists (select from deliveries where job_id = jobs.id and status = 'pending')""",
+        list(numbers),
+        ended_before,
+    )
+    return [row["id"] for row in rows]
+
+
+async def forget(conn: Connection, ids: Sequence[UUID]) -> None:
+    """Delete jobs without subscriptions."""
+    await conn.execute("delete from jobs where id = any($1::uuid[])", ids)
+
+
 def _job(row: asyncpg.Record | tuple[Any, ...] | None) -> Job:
     if row is None:
         raise NotFoundError("no such job")

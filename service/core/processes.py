@@ -45,6 +45,28 @@ async def lock(conn: Connection, numbers: Collection[str]) -> list[Process]:
     return [_process(row) for row in rows]
 
 
+async def lock_known(conn: Connection, numbers: Collection[str]) -> None:
+    """Lock those of the processes that there are, in the order in which `lock` does, against everybody."""
+    await conn.execute(
+        "select from processes where number = any($1::text[]) order by number for update", sorted(numbers)
+    )
+
+
+async def list_without_jobs(conn: Connection, numbers: Collection[str]) -> list[str]:
+    """Return those of the processes of which there is no job."""
+    rows = await conn.fetch(
+        """select number from processes where number = any($1::text[])
+           and not exists (select from jobs where process_number = number)""",
+        list(numbers),
+    )
+    return [row["number"] for row in rows]
+
+
+async def forget(conn: Connection, numbers: Collection[str]) -> None:
+    """Delete processes without jobs and documents."""
+    await conn.execute("delete from processes where number = any($1::text[])", list(numbers))
+
+
 async def get(conn: Connection, number: str) -> Process:
     """Return the process.
 

@@ -102,6 +102,8 @@ class Settings(BaseSettings):
     sweep_interval_s: PositiveFloat = 1.0
     janitor_interval_s: Annotated[float, Field(ge=60)] = 21_600.0
     """How often one of all workers compares S3 with the database."""
+    retention_days: Annotated[int, Field(ge=7)] | None = None
+    """Days after which what has ended is forgotten, with its objects in S3; never when unset."""
     drain_notice_s: NonNegativeFloat = 1.0
     """How long a stopping API goes on answering, and ends each connection with its next answer."""
     drain_s: PositiveFloat = 20.0

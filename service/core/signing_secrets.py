@@ -4,7 +4,9 @@ A rotation leaves the old secret signing beside the new one for a while, so that
 learn the new one. Sealed at rest; see `KeyRing`.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from service.core.db import Connection
@@ -15,6 +17,14 @@ GRACE = timedelta(hours=24)
 
 # Beside the newest: whoever replaces his secret again and again does not make his headers grow.
 _MOST_OLD = 3
+
+
+class Sealed(NamedTuple):
+    """A secret as it lies in the database."""
+
+    id: UUID
+    sealed: bytes
+
 
 _OF_OWNER = "coalesce(endpoint_id, client_id) = coalesce($2::uuid, $1::uuid)"
 
@@ -69,14 +79,32 @@ async def list_live(
     Raises:
         SecretUnreadableError: one cannot be opened.
     """
+    owner = endpoint_id or client_id
+    return open_sealed(ring, (await find_live(conn, [owner]))[owner])
+
+
+async def find_live(conn: Connection, owners: Sequence[UUID]) -> dict[UUID, list[Sealed]]:
+    """Return for each endpoint, or client, the secrets that sign now, the newest first."""
     rows = await conn.fetch(
-        f"""select id, sealed from signing_secrets
-            where {_OF_OWNER} and (expires_at is null or expires_at > now())
-            order by created_at desc""",
-        client_id,
-        endpoint_id,
+        """select coalesce(endpoint_id, client_id) as owner, id, sealed from signing_secrets
+           where coalesce(endpoint_id, client_id) = any($1::uuid[])
+             and (expires_at is null or expires_at > now())
+           order by created_at desc""",
+        owners,
     )
-    return [ring.open(row["sealed"], row=str(row["id"])) for row in rows]
+    found: dict[UUID, list[Sealed]] = {owner: [] for owner in owners}
+    for row in rows:
+        found[row["owner"]].append(Sealed(row["id"], row["sealed"]))
+    return found
+
+
+def open_sealed(ring: KeyRing, secrets: Sequence[Sealed]) -> list[bytes]:
+    """Return the secrets themselves, in their order.
+
+    Raises:
+        SecretUnreadableError: one cannot be opened.
+    """
+    return [ring.open(one.sealed, row=str(one.id)) for one in secrets]
 
 
 async def forget(conn: Connection, client_id: UUID, endpoint_id: UUID) -> None:

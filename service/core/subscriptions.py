@@ -122,6 +122,11 @@ async def add(conn: Connection, wanted: Sequence[NewSubscription], client_id: UU
     return [ids[one.sameness] for one in wanted]
 
 
+async def forget(conn: Connection, job_ids: Sequence[UUID]) -> None:
+    """Delete the subscriptions to jobs, whose deliveries are gone."""
+    await conn.execute("delete from subscriptions where job_id = any($1::uuid[])", job_ids)
+
+
 async def is_anyone_told(conn: Connection, job_id: UUID) -> bool:
     """Whether any subscription to the job names a place for webhooks."""
     told: bool = await conn.fetchval(

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from service.core import clients, deliveries, settlement, submission
+from service.core.db import Connection
 from service.core.deliveries import Claimed, Round
 from service.core.key_ring import new_key
 from service.core.outbound import DeliveryFailedError, Reply
@@ -32,6 +33,7 @@ def _claimed(rounds: int = 0) -> Claimed:
         id=uuid4(),
         client_id=uuid4(),
         endpoint_id=None,
+        destination=uuid4(),
         fence=1,
         event="job.completed",
         payload={},
@@ -171,15 +173,22 @@ async def test_a_receiver_that_hangs_holds_nobody_else_up(
             assert await conn.fetchval("select max(rounds) from deliveries where status = 'pending'") == 0
 
 
+async def _claim_one(
+    conn: Connection, destination: UUID, *, hold_s: float, late_s: float = 1800
+) -> Claimed | None:
+    claimed = await deliveries.claim(conn, {destination: 1}, hold_s=hold_s, late_s=late_s)
+    return claimed[0] if claimed else None
+
+
 async def test_a_round_that_comes_late_has_links_that_count_from_now(api: World) -> None:
     destination = await _settled_with_webhook(api, "https://hooks.example.com/")
     async with api.db.connection() as conn:
         await conn.execute("update deliveries set next_attempt_at = now() - interval '20 min'")
         due = (await _delivery(api))["next_attempt_at"]
-        claimed = await deliveries.claim_next(conn, destination, hold_s=0, late_s=1800)
+        claimed = await _claim_one(conn, destination, hold_s=0, late_s=1800)
         assert claimed
         assert claimed.next_attempt_at == due
-        claimed = await deliveries.claim_next(conn, destination, hold_s=0, late_s=600)
+        claimed = await _claim_one(conn, destination, hold_s=0, late_s=600)
         assert claimed
         assert claimed.next_attempt_at > due
 
@@ -189,7 +198,7 @@ async def test_of_many_senders_one_gets_the_delivery(api: World) -> None:
 
     async def claim() -> Claimed | None:
         async with api.db.connection() as conn:
-            return await deliveries.claim_next(conn, destination, hold_s=60)
+            return await _claim_one(conn, destination, hold_s=60)
 
     claims = await asyncio.gather(*(claim() for _ in range(20)))
     assert sum(one is not None for one in claims) == 1
@@ -198,14 +207,16 @@ async def test_of_many_senders_one_gets_the_delivery(api: World) -> None:
 async def test_a_sender_whose_claim_ran_out_can_note_nothing(api: World) -> None:
     destination = await _settled_with_webhook(api, "https://hooks.example.com/")
     async with api.db.connection() as conn:
-        late = await deliveries.claim_next(conn, destination, hold_s=0)
-        taken_over = await deliveries.claim_next(conn, destination, hold_s=60)
+        late = await _claim_one(conn, destination, hold_s=0)
+        taken_over = await _claim_one(conn, destination, hold_s=60)
         assert late
         assert taken_over
         # The same time gives the same links: a repeat after a crash has the very same body.
         assert taken_over.next_attempt_at == late.next_attempt_at
-        assert not await deliveries.record_round(conn, late, Round(DeliveryStatus.DEAD, (), "too late"))
-        assert await deliveries.record_round(conn, taken_over, Round(DeliveryStatus.DELIVERED, (), None))
+        too_late = (late, Round(DeliveryStatus.DEAD, (), "too late"))
+        in_time = (taken_over, Round(DeliveryStatus.DELIVERED, (), None))
+        assert await deliveries.record_rounds(conn, [too_late]) == set()
+        assert await deliveries.record_rounds(conn, [in_time]) == {taken_over.id}
     assert (await _delivery(api))["status"] == "delivered"
 
 
@@ -241,7 +252,7 @@ async def test_a_call_that_meets_a_sending_under_way_is_told_again(
         (destination,) = await settlement.settle(conn, job)
     async with api.db.transaction() as conn:
         if is_being_sent:
-            assert await deliveries.claim_next(conn, destination, hold_s=60)
+            assert await _claim_one(conn, destination, hold_s=60)
         again = await submission.submit(conn, wish, client_id, settings=api.settings)
         assert again.job.id == submitted.job.id
         assert await conn.fetchval("select count(*) from deliveries") == deliveries_made

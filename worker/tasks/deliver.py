@@ -4,12 +4,12 @@ import logging
 import random
 from uuid import UUID
 
-from service.core import deliveries, documents, endpoint_health, events, signing_secrets
+from service.core import documents, events
 from service.core.crash_points import crash_point
 from service.core.deliveries import ENDPOINT_DISABLED, Claimed, Round
 from service.core.endpoint_health import GONE
 from service.core.errors import DatabaseUnavailableError
-from service.core.sending import QUICK_TRIES, Message, Sent, send
+from service.core.sending import Message, Sent, send
 from service.core.settings import Settings
 from service.core.states import DeliveryStatus
 from worker.context import Context
@@ -17,7 +17,6 @@ from worker.context import Context
 REDELIVERY_HEADER = "autos-redelivery"
 """How often the event was asked for again by hand; only then it is there."""
 
-_MARGIN_S = 5.0
 # An endpoint that asks for a pause longer than this is tried again all the same: by one delivery.
 _LONGEST_PAUSE_S = 600.0
 
@@ -45,7 +44,7 @@ async def _lane(context: Context, destination: UUID) -> None:
 async def _send_next(context: Context, destination: UUID) -> bool:
     """Send one; False when there is none, or the lane had better end."""
     try:
-        claimed = await _claim(context, destination)
+        claimed = await context.outbox.claim(destination)
         if claimed is None:
             return False
         # There may be more: another lane looks for it, and opens one more in its turn.
@@ -61,13 +60,6 @@ async def _send_next(context: Context, destination: UUID) -> bool:
     return True
 
 
-async def _claim(context: Context, destination: UUID) -> Claimed | None:
-    settings = context.settings
-    hold_s = QUICK_TRIES * (settings.webhook_timeout_s + _MARGIN_S) + 2 * _MARGIN_S
-    async with context.db.connection() as conn:
-        return await deliveries.claim_next(conn, destination, hold_s=hold_s, late_s=settings.link_ttl_s / 2)
-
-
 async def _send(context: Context, destination: UUID, claimed: Claimed) -> None:
     """Do one round of a delivery."""
     crash_point("delivery.claimed")
@@ -79,8 +71,7 @@ async def _send(context: Context, destination: UUID, claimed: Claimed) -> None:
         context.destinations.note(destination, is_success=is_success, pause_s=_pause_s(sent, ended))
     else:
         ended = Round(DeliveryStatus.DEAD, (), ENDPOINT_DISABLED)
-    async with context.db.transaction() as conn:
-        to_ring = await endpoint_health.record(conn, claimed, ended, context.settings)
+    to_ring = await context.outbox.note(claimed, ended)
     crash_point("delivery.noted")
     await context.queue.ring_destinations(to_ring)
     log.info(
@@ -91,12 +82,12 @@ async def _send(context: Context, destination: UUID, claimed: Claimed) -> None:
 async def _request(context: Context, claimed: Claimed) -> Sent:
     settings = context.settings
     ids = [UUID(item["id"]) for item in claimed.payload.get("documents", ())]
-    most = settings.secrecy_ceiling(claimed.max_secrecy)
-    async with context.db.connection() as conn:
-        object_keys = await documents.object_keys(conn, ids, max_secrecy=most) if ids else {}
-        secrets = await signing_secrets.list_live(
-            conn, context.key_ring, claimed.client_id, claimed.endpoint_id
-        )
+    object_keys: dict[UUID, str] = {}
+    if ids:
+        most = settings.secrecy_ceiling(claimed.max_secrecy)
+        async with context.db.connection() as conn:
+            object_keys = await documents.object_keys(conn, ids, max_secrecy=most)
+    secrets = await context.outbox.secrets(claimed.client_id, claimed.endpoint_id)
     body = events.body(
         claimed.payload,
         object_keys,
