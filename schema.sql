@@ -230,6 +230,7 @@ create unique index jobs_one_active_per_process on jobs (process_number)
     where status in ('pending', 'processing');
 create index jobs_by_process on jobs (process_number, created_at desc);
 create index jobs_by_change on jobs (changed_in, id);
+create index jobs_by_status on jobs (status, created_at desc, id desc);
 create index jobs_by_end on jobs (finished_at, id) where finished_at is not null;
 create index jobs_to_ring on jobs (ring_at) where status = 'pending';
 create index jobs_to_claim on jobs (client_id, priority, next_attempt_at, created_at) where status = 'pending';
@@ -405,6 +406,8 @@ create table deliveries (
 );
 create index deliveries_due on deliveries (destination, next_attempt_at) where status = 'pending';
 create index deliveries_by_client on deliveries (client_id, created_at desc, id desc);
+create index deliveries_not_delivered on deliveries (client_id, created_at desc, id desc)
+    where status <> 'delivered';
 create index deliveries_by_endpoint on deliveries (endpoint_id, created_at desc, id desc);
 create index deliveries_by_job on deliveries (job_id) where job_id is not null;
 create index deliveries_of_no_job on deliveries (finished_at) where job_id is null and batch_id is null;

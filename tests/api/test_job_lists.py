@@ -74,10 +74,11 @@ async def test_filters_choose_and_go_together(api: World) -> None:
         assert job
         assert str(job.id) == ids[0]
         await settlement.settle(conn, job)
-        await conn.execute(
+        for old in (
             "update subscriptions set job_created_at = job_created_at - interval '1 day' where job_id = $1",
-            UUID(ids[3]),
-        )
+            "update jobs set created_at = created_at - interval '1 day' where id = $1",
+        ):
+            await conn.execute(old, UUID(ids[3]))
     yesterday = (datetime.now(UTC) - timedelta(hours=12)).isoformat().replace("+00:00", "Z")
 
     async def found(query: str) -> list[str]:
@@ -88,6 +89,20 @@ async def test_filters_choose_and_go_together(api: World) -> None:
     assert await found(f"process_number={numbers[2]}") == [ids[2]]
     assert await found(f"created_until={yesterday}") == [ids[3]]
     assert await found(f"created_from={yesterday}&status=pending") == [ids[2], ids[1]]
+
+
+async def test_what_is_rare_is_listed_page_by_page_and_to_its_client_alone(api: World) -> None:
+    caller, other = await api.caller(), await api.caller("other")
+    ids = await _submitted(caller, case_numbers(5))
+    await _submitted(other, case_numbers(3, first=2_000_000))
+    for job_id in ids[:2]:
+        await caller.post(f"/jobs/{job_id}/cancel")
+    seen, cursor = [], ""
+    while cursor is not None:
+        page = (await caller.get(f"/jobs?status=pending,cancelled,failed&limit=2{cursor}")).json
+        seen += [one["job_id"] for one in page["items"]]
+        cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
+    assert seen == ids[::-1]
 
 
 async def test_a_cursor_used_with_other_filters_is_refused(api: World) -> None:

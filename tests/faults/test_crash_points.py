@@ -26,7 +26,11 @@ from tests.s3 import open_client
 from tests.world import open_portal_stand_in
 
 CASE = "1003579-22.2025.8.26.0564"
-LARGE = special_number(Special.LARGE)
+CASES: dict[Point, str] = {
+    "upload.part_sent": special_number(Special.LARGE),
+    # An ordinary case is over before its progress is due to be written.
+    "progress.written": special_number(Special.SLOW),
+}
 API_POINTS = tuple(point for point in POINTS if point.startswith("submission."))
 RUN_POINTS = tuple(
     point
@@ -124,7 +128,7 @@ async def test_a_worker_that_dies_at_any_step_of_a_job_is_replaced_by_another(
     stage: Stage, point: Point
 ) -> None:
     async with stage.api():
-        await stage.caller.submit(LARGE if point == "upload.part_sent" else CASE, stage.hook)
+        await stage.caller.submit(CASES.get(point, CASE), stage.hook)
         await stage.crashed_worker(point)
         async with stage.db.connection() as conn:
             await conn.execute("update jobs set ring_at = now() where status = 'pending'")

@@ -1,0 +1,161 @@
+"""A million finished jobs: no statement walks over them.
+
+What the database read is counted, by its own books, over everything that callers and workers do: a plan that
+goes through a table or an index from end to end shows there, whatever the time it took.
+"""
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from service.core import clients, retention
+from service.core import db as database
+from service.core.db import open_database
+from service.core.settings import Settings
+from tests.cases import case_numbers
+from tests.conftest import MakeSettings
+from tests.history import write_history
+from tests.receiver import Receiver
+from tests.rings import RING
+from tests.world import Caller, open_world
+
+JOBS = 1_000_000
+OLD = UUID(f"{JOBS // 2:032}")
+"""A job of the past."""
+
+ROWS_PER_TASK = 2_000
+"""What one task may read of one table or index: some pages of answers, and then some."""
+
+
+@pytest.fixture(scope="module")
+async def full_database(postgres_url: str) -> AsyncIterator[str]:
+    """A database with a million finished jobs of one client."""
+    name = f"autos_full_{uuid4().hex[:12]}"
+    admin = await asyncpg.connect(postgres_url)
+    await admin.execute(f"create database {name}")
+    url = urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
+    try:
+        await database.upgrade(url)
+        conn = await asyncpg.connect(url)
+        client, _ = await clients.ensure(conn, RING, "acme")
+        await write_history(conn, client.id, JOBS, one_in=10)
+        await conn.execute("update chores set due_at = 'infinity'")
+        await conn.close()
+        yield url
+    finally:
+        await admin.execute(f"drop database {name} with (force)")
+        await admin.close()
+
+
+class Books:
+    """How many rows were read of each table and index since the last look."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._before: Counter[str] = Counter()
+
+    async def read(self) -> Counter[str]:
+        """Return what was read since; every connection that read has to be closed."""
+        conn = await asyncpg.connect(self._url)
+        try:
+            rows = await conn.fetch(
+                """select relname as name, seq_tup_read as read from pg_stat_user_tables
+                   union all select indexrelname, idx_tup_read from pg_stat_user_indexes"""
+            )
+        finally:
+            await conn.close()
+        now = Counter({row["name"]: row["read"] for row in rows})
+        since, self._before = now - self._before, now
+        return since
+
+
+async def _follow(caller: Caller) -> None:
+    """Read the stream of all jobs up to its first event."""
+    async with caller.http.get(
+        f"{caller.base_url}/events", headers={"Authorization": f"Bearer {caller.key}"}
+    ) as stream:
+        assert stream.status == 200
+        await stream.content.readuntil(b"\n\n")
+
+
+async def _submit_and_wait(caller: Caller, receiver: Receiver) -> None:
+    numbers = case_numbers(3)
+    await caller.post("/jobs", json={"process_number": numbers[0], "webhook_url": receiver.url})
+    await caller.post("/jobs/batch", json={"process_numbers": numbers, "webhook_url": receiver.url})
+    for number in numbers:
+        await caller.wait_until_final(number)
+        await caller.get(f"/processes/{number}")
+        await caller.get(f"/processes/{number}/files")
+    await receiver.wait_for(2)
+
+
+@pytest.fixture
+async def books(full_database: str) -> Books:
+    books = Books(full_database)
+    await books.read()
+    return books
+
+
+@pytest.fixture
+def full(full_database: str, make_settings: MakeSettings) -> Settings:
+    return make_settings(database_url=SecretStr(full_database))
+
+
+def _walks(read: Counter[str], tasks: int = 1) -> Counter[str]:
+    """What was read of too much."""
+    return Counter({name: rows for name, rows in read.items() if rows > tasks * ROWS_PER_TASK})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/jobs/{OLD}",
+        f"/jobs/{OLD}/manifest",
+        "/jobs",
+        "/jobs?status=completed",
+        "/jobs?status=pending,processing",
+        "/jobs?status=failed",
+        "/jobs?reference=mine",
+        "/jobs?process_number=1003579-22.2025.8.26.0564",
+        "/jobs?created_from=2020-01-01T00:00:00Z&created_until=2020-02-01T00:00:00Z",
+        "/webhooks/deliveries",
+        "/webhooks/deliveries?status=dead",
+        f"/webhooks/deliveries?job_id={OLD}",
+        "/webhooks/deliveries?event=webhook.test",
+        "/webhooks/endpoints",
+    ],
+)
+async def test_no_look_of_a_caller_walks_over_the_past(full: Settings, books: Books, path: str) -> None:
+    async with open_world(full, with_worker=False) as world:
+        caller = await world.caller()
+        answers = [await caller.get(path) for _ in range(7)]  # by then a statement may have its general plan
+        answer = answers[-1]
+        assert answer.status == 200, answer.text
+        following = re.search("<(.*?)>", answer.headers.get("Link", ""))
+        if following:
+            assert (await caller.get(following[1])).status == 200
+    assert not _walks(await books.read(), tasks=8)
+
+
+async def test_forgetting_walks_over_what_it_forgets_alone(full: Settings, books: Books) -> None:
+    now, day = datetime.now(UTC), timedelta(days=1)
+    async with open_database(full) as db, db.transaction() as conn:
+        assert await retention.forget_batches(conn, ended_before=now) == 0
+        assert await retention.forget_jobs(conn, ended_before=now - 99 * day, after=None)
+        await retention.forget_other_deliveries(conn, ended_before=now)
+    assert not _walks(await books.read())
+
+
+async def test_no_work_walks_over_the_past(full: Settings, books: Books, receiver: Receiver) -> None:
+    async with open_world(full) as world:
+        caller = await world.caller()
+        await _submit_and_wait(caller, receiver)
+        await _follow(caller)
+    assert not _walks(await books.read(), tasks=20)
