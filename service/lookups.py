@@ -3,21 +3,28 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
-from service.core import clients, jobs
+from service.core import clients, documents, jobs, subscriptions
 from service.core.clients import Client
 from service.core.db import Connection, Database
+from service.core.documents import Document
 from service.core.errors import NotFoundError
 from service.core.gather import Gatherer, K, V
 from service.core.jobs import Job
+from service.core.subscriptions import WebhookState
+
+# A list can have thousands of documents.
+_MOST_LISTS = 10
 
 
 class Lookups:
-    """Who calls, and which job he asks for; always as the database has it now."""
+    """Who calls, which job he asks for, and what of it is shown; always as the database has it now."""
 
     def __init__(self, db: Database) -> None:
         self._clients = Gatherer(_lent(db, clients.authenticate_many))
         self._jobs = Gatherer(_lent(db, jobs.find_for_clients))
         self._latest = Gatherer(_lent(db, jobs.find_latest_for_clients))
+        self._documents = Gatherer(_lent(db, documents.find_of_jobs), most=_MOST_LISTS)
+        self._webhooks = Gatherer(_lent(db, subscriptions.find_webhook_states))
 
     async def client(self, key_sha256: bytes) -> Client | None:
         """Return the client of a live key."""
@@ -38,6 +45,14 @@ class Lookups:
             NotFoundError: this client never asked for the process.
         """
         return _found(await self._latest.ask((number, client_id)))
+
+    async def documents(self, job_id: UUID) -> Sequence[Document]:
+        """Return the documents that a job is to bring in, newest first; not to be changed."""
+        return await self._documents.ask(job_id)
+
+    async def webhook(self, job_id: UUID, client_id: UUID) -> WebhookState:
+        """Return the state of the webhook that a client asked for last."""
+        return await self._webhooks.ask((job_id, client_id))
 
 
 def _lent(

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from service.core.gather import Gatherer
 from service.core.queue import Queue
 from service.core.settings import Settings
 from service.core.submission import Outcome, Submission
-from service.core.subscriptions import WebhookState
+from service.core.subscriptions import NO_WEBHOOK, WebhookState
 from service.core.wishes import Wish
 
 # A transaction of so many is over in a moment.
@@ -99,12 +99,23 @@ class Submissions:
                 settings=self._settings,
                 most_active=most_active,
             )
-            job_ids = list({one.job.id for one in met if isinstance(one, Submission)})
-            webhooks = await subscriptions.webhook_states(conn, job_ids, client_id)
+            answers = dict(zip(asks, met, strict=True))
+            webhooks = await _webhooks(conn, answers, client_id)
             crash_point("submission.written")
             return {
                 ask: Submitted(one, webhooks[one.job.id]) if isinstance(one, Submission) else one
-                for ask, one in zip(asks, met, strict=True)
+                for ask, one in answers.items()
             }
 
         return await self._db.in_transaction(write)
+
+
+async def _webhooks(
+    conn: Connection, answers: Mapping[_Ask, Submission | Exception], client_id: UUID
+) -> dict[UUID, WebhookState]:
+    """Return the client's webhook for each job that his wishes met."""
+    met = [(ask.wish, one) for ask, one in answers.items() if isinstance(one, Submission)]
+    if all(one.outcome is Outcome.CREATED and not wish.is_told for wish, one in met):
+        # Of a new job without a webhook all is known.
+        return {one.job.id: replace(NO_WEBHOOK, reference=wish.reference) for wish, one in met}
+    return await subscriptions.webhook_states(conn, list({one.job.id for _, one in met}), client_id)

@@ -60,12 +60,12 @@ async def test_the_trigger_refuses_every_pair_without_an_arrow_and_no_other(
 async def _one_row_of_each(conn: Connection) -> None:
     client, _ = await clients.ensure(conn, RING, "acme", webhook_secret=signing.new_secret())
     async with conn.transaction():
-        await processes.lock(conn, [NUMBER])
+        await processes.lock(conn, {NUMBER})
         (job,) = await jobs.create(conn, [NewJob(NUMBER, Priority.NORMAL, None, 60)], client.id)
         wanted = NewSubscription(
             job.id, job.created_at, "https://hooks.example.com/", None, ("job.completed",), None
         )
-        (subscription_id,) = await subscriptions.add(conn, [wanted], client.id)
+        (subscription_id,) = await subscriptions.add(conn, [wanted], client.id, new_jobs=set())
     await conn.execute(
         """insert into deliveries (client_id, webhook_url, subscription_id, event, payload)
            values ($1, 'https://hooks.example.com/', $2, 'job.completed', '{}')""",

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -208,12 +209,20 @@ async def list_of_process(conn: Connection, number: str) -> list[Document]:
 
 async def list_of_job(conn: Connection, job_id: UUID) -> list[Document]:
     """Return the documents that a job is to bring in, as they are now, in the same order."""
+    return (await find_of_jobs(conn, [job_id]))[job_id]
+
+
+async def find_of_jobs(conn: Connection, job_ids: Sequence[UUID]) -> dict[UUID, list[Document]]:
+    """Return for each job what `list_of_job` returns."""
     rows = await conn.fetch(
-        f"""select {_COLUMNS} from jobs j join documents d on d.process_number = j.process_number
-            where j.id = $1 and {_IS_WANTED} order by d.position desc, d.id""",
-        job_id,
+        f"""select {_COLUMNS}, j.id from jobs j join documents d on d.process_number = j.process_number
+            where j.id = any($1::uuid[]) and {_IS_WANTED} order by d.position desc, d.id""",
+        job_ids,
     )
-    return [_document(row) for row in rows]
+    found: dict[UUID, list[Document]] = {job_id: [] for job_id in job_ids}
+    for row in rows:
+        found[row[-1]].append(_document(row[:-1]))
+    return found
 
 
 async def list_news(conn: Connection, job_id: UUID, *, after: int) -> list[Document]:
@@ -397,7 +406,7 @@ async def give_up(conn: Connection, number: str, *, error_code: str, error_messa
     )
 
 
-def _document(row: asyncpg.Record) -> Document:
+def _document(row: asyncpg.Record | tuple[Any, ...]) -> Document:
     values = [*row]
     values[-1] = DocumentStatus(values[-1])
     return Document(*values)

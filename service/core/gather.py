@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+
 _FLIGHTS = 2
 """Queries at once: while they are on their way the next one gathers, and a slow one holds up only its own."""
 

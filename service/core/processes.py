@@ -1,6 +1,6 @@
 """Processes: the court cases, as the portal last described them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -28,8 +28,8 @@ class Process:
     updated_at: datetime
 
 
-async def lock(conn: Connection, numbers: Collection[str]) -> list[Process]:
-    """Return the processes, written if new, locked until the transaction ends.
+async def lock(conn: Connection, numbers: Set[str]) -> tuple[list[Process], set[str]]:
+    """Return the processes, written if new, locked until the transaction ends; and which ones are new.
 
     All who ask for one process at the same time pass through this lock one after the other. Many are
     locked in the order of their numbers, so that two who ask for the same ones cannot wait for each other.
@@ -37,12 +37,16 @@ async def lock(conn: Connection, numbers: Collection[str]) -> list[Process]:
     select = "select * from processes where number = any($1::text[]) order by number for no key update"
     asked = sorted(numbers)
     rows = await conn.fetch(select, asked)
+    new = []
     if len(rows) < len(asked):
-        await conn.execute(
-            "insert into processes (number) select unnest($1::text[]) on conflict do nothing", asked
+        new = await conn.fetch(
+            """insert into processes (number) select unnest($1::text[]) on conflict do nothing
+               returning *""",
+            sorted(numbers - {row["number"] for row in rows}),
         )
-        rows = await conn.fetch(select, asked)
-    return [_process(row) for row in rows]
+    if len(rows) + len(new) < len(asked):  # somebody else wrote one of them in this moment
+        rows = await conn.fetch(select, sorted(numbers - {row["number"] for row in new}))
+    return [_process(row) for row in (*rows, *new)], {row["number"] for row in new}
 
 
 async def lock_known(conn: Connection, numbers: Collection[str]) -> None:

@@ -184,11 +184,15 @@ class _Found:
 
 
 async def _lock(conn: Connection, numbers: set[str]) -> _Found:
-    locked = {process.number: process for process in await processes.lock(conn, numbers)}
-    active = {job.process_number: job for job in await jobs.lock_active(conn, numbers)}
-    latest = {job.process_number: job for job in await jobs.list_latest(conn, numbers - active.keys())}
-    lacking = await documents.list_lacking(conn, [job.id for job in latest.values()]) if latest else set()
-    return _Found(locked, active, latest, lacking)
+    locked, new = await processes.lock(conn, numbers)
+    found = _Found({process.number: process for process in locked}, {}, {}, set())
+    if known := numbers - new:
+        found.active.update({job.process_number: job for job in await jobs.lock_active(conn, known)})
+        idle = known - found.active.keys()
+        found.latest.update({job.process_number: job for job in await jobs.list_latest(conn, idle)})
+    if found.latest:
+        found.lacking.update(await documents.list_lacking(conn, [job.id for job in found.latest.values()]))
+    return found
 
 
 async def _create(conn: Connection, new: dict[str, NewJob], client_id: UUID, *, most: int) -> dict[str, Job]:
@@ -237,7 +241,8 @@ async def _subscribe(conn: Connection, met: Sequence[_Met], client_id: UUID) -> 
         for one in met
     ]
     submissions = []
-    ids = await subscriptions.add(conn, wanted, client_id)
+    new_jobs = {one.job.id for one in met if one.outcome is Outcome.CREATED}
+    ids = await subscriptions.add(conn, wanted, client_id, new_jobs=new_jobs)
     for one, new, subscription_id in zip(met, wanted, ids, strict=True):
         is_told_now = one.outcome is Outcome.CACHED and new.is_told
         destinations = await _tell_now(conn, one.job, subscription_id) if is_told_now else []

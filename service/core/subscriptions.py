@@ -1,6 +1,6 @@
 """Subscriptions: one caller's interest in a job, with the webhook it wants to be told by."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -83,23 +83,19 @@ _OF_THE_END = "d.subscription_id = s.id and d.event like 'job.%' and d.event <> 
 _COLUMNS = "id, job_id, client_id, webhook_url, endpoint_id, events, reference, created_at"
 
 
-async def add(conn: Connection, wanted: Sequence[NewSubscription], client_id: UUID) -> list[UUID]:
+async def add(
+    conn: Connection, wanted: Sequence[NewSubscription], client_id: UUID, *, new_jobs: Set[UUID]
+) -> list[UUID]:
     """Return the ids of the client's subscriptions, in order, written where there is none yet.
 
     A call repeated while the job runs, or while its webhook still waits to be sent, is told once. A call
     after that wants to be told again; so does one that meets a sending under way, which may have arrived
     before the call. The caller holds the processes' locks, so two cannot pass here at once.
+
+    Args:
+        new_jobs: those that were made in this transaction: nobody can have subscribed to them.
     """
-    rows = await conn.fetch(
-        f"""select s.id, s.job_id, s.webhook_url, s.endpoint_id, s.events, s.reference
-            from subscriptions s left join deliveries d on {_OF_THE_END}
-            where s.client_id = $1 and s.job_id = any($2::uuid[])
-              and (coalesce(s.webhook_url, s.endpoint_id::text) is null or d.id is null
-                   or (d.status = 'pending' and coalesce(d.claimed_until < now(), true)))""",
-        client_id,
-        [one.job_id for one in wanted],
-    )
-    ids = {_sameness(row): row["id"] for row in rows}
+    ids = await _find_same(conn, {one.job_id for one in wanted} - new_jobs, client_id)
     new = {one.sameness: one for one in wanted if one.sameness not in ids}
     ids |= {sameness: uuid4() for sameness in new}
     await conn.execute(
@@ -120,6 +116,22 @@ async def add(conn: Connection, wanted: Sequence[NewSubscription], client_id: UU
         [one.job_created_at for one in new.values()],
     )
     return [ids[one.sameness] for one in wanted]
+
+
+async def _find_same(conn: Connection, job_ids: Set[UUID], client_id: UUID) -> dict[tuple[object, ...], UUID]:
+    """Return the client's subscriptions that serve for a repeated call too, each by its sameness."""
+    if not job_ids:
+        return {}
+    rows = await conn.fetch(
+        f"""select s.id, s.job_id, s.webhook_url, s.endpoint_id, s.events, s.reference
+            from subscriptions s left join deliveries d on {_OF_THE_END}
+            where s.client_id = $1 and s.job_id = any($2::uuid[])
+              and (coalesce(s.webhook_url, s.endpoint_id::text) is null or d.id is null
+                   or (d.status = 'pending' and coalesce(d.claimed_until < now(), true)))""",
+        client_id,
+        list(job_ids),
+    )
+    return {_sameness(row): row["id"] for row in rows}
 
 
 async def forget(conn: Connection, job_ids: Sequence[UUID]) -> None:
@@ -173,29 +185,41 @@ async def list_clients(conn: Connection, job_id: UUID) -> set[UUID]:
 
 
 async def webhook_state(conn: Connection, job_id: UUID, client_id: UUID) -> WebhookState:
-    """Return the state of the webhook that the client asked for last; see `webhook_states`."""
-    return (await webhook_states(conn, [job_id], client_id))[job_id]
+    """Return the state of the webhook that the client asked for last; see `find_webhook_states`."""
+    return (await find_webhook_states(conn, [(job_id, client_id)]))[job_id, client_id]
 
 
 async def webhook_states(
     conn: Connection, job_ids: Sequence[UUID], client_id: UUID
 ) -> dict[UUID, WebhookState]:
-    """Return for each job the webhook that the client asked for last, and the reference it gave last."""
+    """Return the states of the webhooks of one client's jobs; see `find_webhook_states`."""
+    states = await find_webhook_states(conn, [(job_id, client_id) for job_id in job_ids])
+    return {job_id: state for (job_id, _), state in states.items()}
+
+
+async def find_webhook_states(
+    conn: Connection, asked: Sequence[tuple[UUID, UUID]]
+) -> dict[tuple[UUID, UUID], WebhookState]:
+    """Return for each job and client the webhook that he asked for last, and the reference he gave last."""
     rows = await conn.fetch(
-        f"""select distinct on (s.job_id) s.job_id, coalesce(e.url, s.webhook_url) as url, s.endpoint_id,
+        f"""select distinct on (s.job_id, s.client_id) s.job_id, s.client_id,
+                  coalesce(e.url, s.webhook_url) as url, s.endpoint_id,
                   d.attempts, d.last_error, d.delivered_at as sent_at,
                   first_value(s.reference) over (
-                      partition by s.job_id order by s.reference is null, s.created_at desc) as reference
-           from subscriptions s left join deliveries d on {_OF_THE_END}
+                      partition by s.job_id, s.client_id order by s.reference is null, s.created_at desc
+                  ) as reference
+           from unnest($1::uuid[], $2::uuid[]) as asked(job_id, client_id)
+                join subscriptions s using (job_id, client_id)
+                left join deliveries d on {_OF_THE_END}
                 left join endpoints e on e.id = s.endpoint_id
-           where s.job_id = any($1::uuid[]) and s.client_id = $2
-           order by s.job_id, coalesce(s.webhook_url, s.endpoint_id::text) is null, s.created_at desc""",
-        job_ids,
-        client_id,
+           order by s.job_id, s.client_id, coalesce(s.webhook_url, s.endpoint_id::text) is null,
+                    s.created_at desc""",
+        [job_id for job_id, _ in asked],
+        [client_id for _, client_id in asked],
     )
-    states = dict.fromkeys(job_ids, NO_WEBHOOK)
+    states = dict.fromkeys(asked, NO_WEBHOOK)
     for row in rows:
-        states[row["job_id"]] = WebhookState(
+        states[row["job_id"], row["client_id"]] = WebhookState(
             row["url"],
             row["endpoint_id"],
             row["sent_at"],

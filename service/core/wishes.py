@@ -39,6 +39,11 @@ class Wish:
     deadline_s: int | None = None
     max_age_s: int | None = None
 
+    @property
+    def is_told(self) -> bool:
+        """Whether it names a place for webhooks."""
+        return self.webhook_url is not None or self.endpoint_id is not None
+
 
 def covers(filters: Filters, wished: Filters) -> bool:
     """Whether a job with these filters brings in everything that is wished for."""

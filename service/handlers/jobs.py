@@ -8,7 +8,7 @@ from aiohttp import web
 
 from service import answers, problems
 from service.contract import Operation
-from service.core import cnj, documents, jobs, settlement, subscriptions
+from service.core import cnj, jobs, settlement, subscriptions
 from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.errors import NotFoundError
@@ -156,9 +156,8 @@ async def show_status(
 ) -> web.Response:
     """Answer with the job, its documents unless they are not wanted, and the client's webhook."""
     app = request.app
-    async with app[DATABASE].connection() as conn:
-        rows = await documents.list_of_job(conn, job.id) if has_documents else []
-        webhook = await subscriptions.webhook_state(conn, job.id, request[CLIENT].id)
+    rows = await app[LOOKUPS].documents(job.id) if has_documents else []
+    webhook = await app[LOOKUPS].webhook(job.id, request[CLIENT].id)
     shown = answers.document_answers(
         rows, client=request[CLIENT], settings=app[SETTINGS], storage=app[STORAGE]
     )
