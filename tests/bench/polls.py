@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain, cycle, islice
 
 import aiohttp
 import asyncpg
@@ -37,17 +38,18 @@ _PROBE_S = 0.3
 # A process that was held up, as by its first callers, counts requests by itself for five seconds.
 _CALM_S = 6.0
 _FIRST_NUMBER = 9_000_000
-_DOCUMENTS = (0, 30, 1_000)
+# So many jobs of each number of documents are polled in turns: no two callers at once ask for the same one.
+_JOBS = {0: 64, 30: 64, 1_000: 8}
 
 
 @dataclass(frozen=True)
 class Poll:
-    """One request, again and again, to a port of a program; `status` is what it has to be answered with."""
+    """Requests, again and again, to a port of a program; `status` is what they have to be answered with."""
 
     name: str
     program: Program
     port: int
-    request: bytes
+    requests: Sequence[bytes]
     status: int = 200
     is_of_autos: bool = False
 
@@ -100,7 +102,7 @@ async def _count_for(poll: Poll, seconds: float) -> int:
 
 
 async def _drive(poll: Poll, count: int) -> Load:
-    load = await drive_apart(poll.port, [poll.request], connections=_CONNECTIONS, count=count)
+    load = await drive_apart(poll.port, poll.requests, connections=_CONNECTIONS, count=count)
     if load.lost or not {poll.status} <= load.statuses.keys() <= {poll.status, 503}:
         raise RuntimeError(f"{poll.name}: {load.statuses}, {load.lost} lost")
     return load
@@ -110,26 +112,35 @@ async def _drive(poll: Poll, count: int) -> Load:
 
 
 @asynccontextmanager
-async def _open_polls(servers: Servers, numbers: dict[int, str]) -> AsyncIterator[list[Poll]]:
-    """Start the servers; yields what to ask them, given the process with so many documents."""
+async def _open_polls(servers: Servers, numbers: dict[int, list[str]]) -> AsyncIterator[list[Poll]]:
+    """Start the servers; yields what to ask them, given the processes with so many documents."""
     async with AsyncExitStack() as stack:
         autos, autos_port = await stack.enter_async_context(open_api(servers))
         bare, bare_port = await stack.enter_async_context(open_bare_api(servers))
         replaced, replaced_port = await stack.enter_async_context(_open_replaced(servers, numbers[30]))
-        paths = {count: f"/processes/{number}/status" for count, number in numbers.items()}
         key = {"X-API-Key": servers.key}
-        known = {**key, "If-None-Match": await _tag(f"http://127.0.0.1:{autos_port}{paths[30]}", key)}
+        tags = [await _tag(f"http://127.0.0.1:{autos_port}{_path(one)}", key) for one in numbers[30]]
+        known = [{**key, "If-None-Match": tag} for tag in tags]
         # The longest answers make Autos take Redis for away: far from its others in both directions.
         yield [
-            Poll(AUTOS_304, autos, autos_port, get(paths[30], known), 304, is_of_autos=True),
-            Poll("Autos: no document", autos, autos_port, get(paths[0], key), is_of_autos=True),
-            Poll(AUTOS, autos, autos_port, get(paths[30], key), is_of_autos=True),
-            Poll(STATIC, bare, bare_port, get("/static", key)),
-            Poll(STATIC_304, bare, bare_port, get("/static/304", known), 304),
-            Poll(BARE, bare, bare_port, get(paths[30], key)),
-            Poll(REPLACED, replaced, replaced_port, get(paths[30], key)),
-            Poll("Autos: 1,000 documents", autos, autos_port, get(paths[1_000], key), is_of_autos=True),
+            Poll(AUTOS_304, autos, autos_port, _gets(numbers[30], *known), 304, is_of_autos=True),
+            Poll("Autos: no document", autos, autos_port, _gets(numbers[0], key), is_of_autos=True),
+            Poll(AUTOS, autos, autos_port, _gets(numbers[30], key), is_of_autos=True),
+            Poll(STATIC, bare, bare_port, [get("/static", key)]),
+            Poll(STATIC_304, bare, bare_port, [get("/static/304", known[0])], 304),
+            Poll(BARE, bare, bare_port, _gets(numbers[30], key)),
+            Poll(REPLACED, replaced, replaced_port, _gets(numbers[30], key)),
+            Poll("Autos: 1,000 documents", autos, autos_port, _gets(numbers[1_000], key), is_of_autos=True),
         ]
+
+
+def _path(number: str) -> str:
+    return f"/processes/{number}/status"
+
+
+def _gets(numbers: Sequence[str], *headers: dict[str, str]) -> list[bytes]:
+    """With the headers of each, or the same ones for all."""
+    return [get(_path(number), those) for number, those in zip(numbers, cycle(headers), strict=False)]
 
 
 async def _tag(url: str, headers: dict[str, str]) -> str:
@@ -139,11 +150,12 @@ async def _tag(url: str, headers: dict[str, str]) -> str:
 
 
 @asynccontextmanager
-async def _open_replaced(servers: Servers, number: str) -> AsyncIterator[tuple[Program, int]]:
+async def _open_replaced(servers: Servers, numbers: Sequence[str]) -> AsyncIterator[tuple[Program, int]]:
     environ, port = servers.environ(), free_port()
     module = "tests.bench.baselines.replaced_api"
     serve = ("-m", "uvicorn", f"{module}:app", "--host", "127.0.0.1", "--port", str(port), "--no-access-log")
-    async with open_program("-m", module, "fill", number, "30", servers.key, environ=environ) as filling:
+    fill = ("-m", module, "fill", ",".join(numbers), "30", servers.key)
+    async with open_program(*fill, environ=environ) as filling:
         await filling.ended()
     async with open_program(*serve, "--log-level", "warning", environ=environ) as program:
         await until_it_listens(port)
@@ -154,19 +166,20 @@ async def _open_replaced(servers: Servers, number: str) -> AsyncIterator[tuple[P
 
 
 @asynccontextmanager
-async def _jobs_of(servers: Servers) -> AsyncIterator[dict[int, str]]:
-    """Write a finished job for each number of documents; yields their processes, gone afterwards."""
-    masked = case_numbers(len(_DOCUMENTS), first=_FIRST_NUMBER)
-    numbers = dict(zip(_DOCUMENTS, map(cnj.parse_process_number, masked), strict=True))
+async def _jobs_of(servers: Servers) -> AsyncIterator[dict[int, list[str]]]:
+    """Write finished jobs of each number of documents; yields their processes, gone afterwards."""
+    free = map(cnj.parse_process_number, case_numbers(sum(_JOBS.values()), first=_FIRST_NUMBER))
+    numbers = {count: list(islice(free, jobs)) for count, jobs in _JOBS.items()}
     conn = await asyncpg.connect(servers.settings.database_url.get_secret_value())
     try:
         async with conn.transaction():
-            for count, number in numbers.items():
-                await _write_job(conn, number, count)
+            for count, those in numbers.items():
+                for number in those:
+                    await _write_job(conn, number, count)
         # As autovacuum does sooner or later.
         await conn.execute("analyze")
         yield numbers
-        await _remove_jobs(conn, list(numbers.values()))
+        await _remove_jobs(conn, list(chain.from_iterable(numbers.values())))
     finally:
         await conn.close()
 

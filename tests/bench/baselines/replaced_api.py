@@ -2,9 +2,9 @@
 
     python -m uvicorn tests.bench.baselines.replaced_api:app --host 127.0.0.1 --port N --no-access-log
     python -m tests.bench.baselines.replaced_api empty KEY
-    python -m tests.bench.baselines.replaced_api fill NUMBER COUNT KEY
+    python -m tests.bench.baselines.replaced_api fill NUMBER,… COUNT KEY
 
-The last two make the tables, empty them and let KEY in; `fill` adds a finished job with COUNT documents.
+The last two make the tables, empty them and let KEY in; `fill` adds finished jobs with COUNT documents each.
 """
 
 import hashlib
@@ -238,8 +238,9 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["empty", key]:
             empty(key)
-        case ["fill", number, count, key]:
+        case ["fill", numbers, count, key]:
             empty(key)
-            fill(number, int(count))
+            for number in numbers.split(","):
+                fill(number, int(count))
         case _:
             sys.exit(__doc__)
