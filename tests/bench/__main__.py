@@ -7,7 +7,7 @@ import argparse
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from tests.bench import downloads, polls, submits, webhooks
+from tests.bench import downloads, growth, polls, submits, webhooks
 from tests.bench.report import Report
 from tests.bench.servers import Servers, open_servers
 
@@ -66,11 +66,19 @@ async def _f(servers: Servers, report: Report, rounds: int) -> None:
     report.judge("F time of the healthy with a third that hang", took[0] / took[1], 1.15, is_at_least=False)
 
 
+async def _g(servers: Servers, report: Report, rounds: int) -> None:
+    await growth.measure(servers, report, rounds=rounds)
+    one, two = (report.median(growth.WORKERS, growth.with_workers(count), "jobs__s") for count in (1, 2))
+    report.judge("G jobs/s of two workers against one", two / one, 1.8)
+    short, long = (report.median(growth.PAST, growth.after(jobs), "jobs__s") for jobs in (1_000, 1_000_000))
+    report.judge("G jobs/s after 1,000,000 jobs against 1,000", long / short, 0.9)
+
+
 async def _h(servers: Servers, report: Report, rounds: int) -> None:
     await downloads.measure(servers, report, downloads.H, rounds=rounds)
 
 
-_WORKLOADS: dict[str, Measure] = {"A": _a, "B": _b, "C": _c, "D": _d, "E": _e, "F": _f, "H": _h}
+_WORKLOADS: dict[str, Measure] = {"A": _a, "B": _b, "C": _c, "D": _d, "E": _e, "F": _f, "G": _g, "H": _h}
 
 
 async def main(letters: list[str], rounds: int) -> None:

@@ -31,11 +31,19 @@ LEAVE_NOTHING = """truncate deliveries, delivery_attempts, batch_items, batches,
 _TIMEOUT_S = 900.0
 _LOOK_EVERY_S = 0.02
 _POST_AT_ONCE = 32
+_FIRST_NUMBER = 1_000_000
 
 
 @dataclass(frozen=True)
 class Workload:
-    """So many processes with so many documents each."""
+    """So many processes with so many documents each.
+
+    Attributes:
+        concurrency: requests to the portal at once, of all workers together.
+        downloads_per_worker: documents that one of Autos' workers may have in flight.
+        first: which processes of the stand-in's these are.
+        is_kept: whether Autos' tables keep what was done.
+    """
 
     name: str
     jobs: int
@@ -44,6 +52,9 @@ class Workload:
     latency_s: float = 0.15
     concurrency: int = 64
     workers: int = 1
+    downloads_per_worker: int | None = None
+    first: int = 0
+    is_kept: bool = False
     contenders: Sequence[str] = ("Autos", "replaced design", "peer", "limit")
 
     @property
@@ -81,6 +92,7 @@ class Autos:
     url: str
     key: str
     database: "asyncpg.Connection[asyncpg.Record]"
+    is_kept: bool = False
 
     async def run(self, numbers: Sequence[str]) -> None:
         """Submit a batch, and wait for the last of its jobs."""
@@ -88,12 +100,17 @@ class Autos:
             body = {"process_numbers": list(numbers)}
             async with http.post(f"{self.url}/jobs/batch", json=body) as answer:
                 answer.raise_for_status()
-        while await self.database.fetchval("select exists (select from jobs where finished_at is null)"):
+        open_jobs = "select exists (select from jobs where status in ('pending', 'processing'))"
+        while await self.database.fetchval(open_jobs):
             await asyncio.sleep(_LOOK_EVERY_S)
-        ended = await self.database.fetch("select status::text, count(*) from jobs group by status")
+        ended = await self.database.fetch(
+            "select status::text, count(*) from jobs where process_number = any($1::text[]) group by status",
+            numbers,
+        )
         if [tuple(row) for row in ended] != [("completed", len(numbers))]:
             raise RuntimeError(f"not every job is complete: {ended}")
-        await self.database.execute(LEAVE_NOTHING)
+        if not self.is_kept:
+            await self.database.execute(LEAVE_NOTHING)
 
 
 @dataclass
@@ -143,20 +160,26 @@ class Run:
 async def measure(servers: Servers, report: Report, workload: Workload, *, rounds: int) -> None:
     """Let every contender bring the workload in, in turns, and note what it took."""
     print(f"\n{workload.name}", flush=True)
-    numbers = [cnj.parse_process_number(one) for one in case_numbers(workload.jobs)]
     async with open_portal(
         latency_s=workload.latency_s, documents=workload.documents, sizes=workload.sizes
     ) as portal_url:
-        expected_bytes = await _listed_bytes(portal_url, numbers[0]) * workload.jobs
         for _ in range(rounds):
             for name in workload.contenders:
-                async with with_new_store(servers) as at_store:
-                    async with _CONTENDERS[name](at_store, portal_url, workload) as contender:
-                        done = await _timed(contender, numbers)
-                    stock = at_store.take_stock()
-                if stock != (workload.total, expected_bytes):
-                    raise RuntimeError(f"{name}: {stock} in the bucket, not {workload.total, expected_bytes}")
-                _note(report, workload, name, done)
+                note(report, workload, name, await bring_in(servers, portal_url, workload, name))
+
+
+async def bring_in(servers: Servers, portal_url: str, workload: Workload, name: str) -> Run:
+    """Let one contender bring the workload into an empty store, and see that it did."""
+    masked = case_numbers(workload.jobs, first=_FIRST_NUMBER + workload.first)
+    numbers = [cnj.parse_process_number(one) for one in masked]
+    expected = workload.total, await _listed_bytes(portal_url, numbers[0]) * workload.jobs
+    async with with_new_store(servers) as at_store:
+        async with _CONTENDERS[name](at_store, portal_url, workload) as contender:
+            done = await _timed(contender, numbers)
+        stock = at_store.take_stock()
+    if stock != expected:
+        raise RuntimeError(f"{name}: {stock} in the bucket, not {expected}")
+    return done
 
 
 async def _timed(contender: Contender, numbers: Sequence[str]) -> Run:
@@ -172,7 +195,8 @@ async def _timed(contender: Contender, numbers: Sequence[str]) -> Run:
     return Run(seconds, cpu_s, idle_bytes, sum(one.peak_bytes() for one in programs))
 
 
-def _note(report: Report, workload: Workload, name: str, done: Run) -> None:
+def note(report: Report, workload: Workload, name: str, done: Run) -> None:
+    """Note what a run took, per second and per second of processor time."""
     report.note(
         workload.name,
         name,
@@ -204,7 +228,7 @@ async def open_autos(servers: Servers, portal_url: str, workload: Workload) -> A
         "portal_concurrency": workload.concurrency,
         "portal_concurrency_start": workload.concurrency,
         # More than may ask the portal: as in the settings' defaults, some are on their way to S3.
-        "downloads_per_worker": 2 * workload.concurrency,
+        "downloads_per_worker": workload.downloads_per_worker or 2 * workload.concurrency,
         "downloads_per_job": min(workload.concurrency, 64 if workload.jobs == 1 else 16),
     }
     async with AsyncExitStack() as stack:
@@ -212,7 +236,8 @@ async def open_autos(servers: Servers, portal_url: str, workload: Workload) -> A
         workers = await stack.enter_async_context(open_workers(servers, workload.workers, **settings))
         database = await stack.enter_async_context(connected(servers))
         await _until_ready(workers)
-        yield Autos([api, *workers], f"http://127.0.0.1:{port}", servers.key, database)
+        url = f"http://127.0.0.1:{port}"
+        yield Autos([api, *workers], url, servers.key, database, workload.is_kept)
 
 
 @asynccontextmanager

@@ -58,7 +58,7 @@ async def open_servers() -> AsyncIterator[Servers]:
         redis_url = await stack.enter_async_context(open_redis(folder, durable=False))
         await database.upgrade(url)
         settings = _settings(url, redis_url)
-        without_store = Servers(settings, await _create_key(settings), folder)
+        without_store = Servers(settings, await create_key(settings), folder)
         yield await stack.enter_async_context(with_new_store(without_store))
 
 
@@ -98,7 +98,8 @@ def _settings(database_url: str, redis_url: str) -> Settings:
     )
 
 
-async def _create_key(settings: Settings) -> str:
+async def create_key(settings: Settings) -> str:
+    """Write a client with a key and return the key."""
     key = clients.new_key()
     async with open_database(settings) as db, db.transaction() as conn:
         client, _ = await clients.ensure(conn, RING, CLIENT)
