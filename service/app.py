@@ -52,7 +52,6 @@ from service.keys import (
     STORAGE,
     SUBMISSIONS,
     TEXTS,
-    TURNS,
 )
 from service.load import Load
 from service.lookups import Lookups
@@ -87,7 +86,6 @@ def create_app(settings: Settings) -> web.Application:
     app[DRAINING] = asyncio.Event()
     app[LOAD] = Load(settings.max_requests)
     app[ARCHIVES] = asyncio.Semaphore(_MOST_ARCHIVES)
-    app[TURNS] = asyncio.Semaphore(settings.database_pool_size)
     app[TEXTS] = asyncio.Semaphore(_MOST_TEXTS)
     app.cleanup_ctx.extend(
         [

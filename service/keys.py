@@ -42,7 +42,6 @@ PORTAL_LIMIT = web.AppKey("portal_limit", PortalLimit)
 TEXTS = web.AppKey("texts", asyncio.Semaphore)
 """Places for texts on their way from the portal."""
 
-TURNS = web.AppKey("turns", asyncio.Semaphore)
 """Turns at the database for callers who wait, as many as it has connections."""
 
 ARCHIVES = web.AppKey("archives", asyncio.Semaphore)

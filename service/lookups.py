@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
-from service.core import clients, documents, jobs, subscriptions
+from service.core import batches, clients, documents, jobs, subscriptions
+from service.core.batches import Batch
 from service.core.clients import Client
 from service.core.db import Connection, Database
 from service.core.documents import Document
@@ -12,6 +13,8 @@ from service.core.gather import Gatherer, K, V
 from service.core.jobs import Job
 from service.core.subscriptions import WebhookState
 
+# Each is a query of its own.
+_MOST_BATCHES = 20
 # A list can have thousands of documents.
 _MOST_LISTS = 10
 
@@ -23,6 +26,7 @@ class Lookups:
         self._clients = Gatherer(_lent(db, clients.authenticate_many))
         self._jobs = Gatherer(_lent(db, jobs.find_for_clients))
         self._latest = Gatherer(_lent(db, jobs.find_latest_for_clients))
+        self._batches = Gatherer(_lent(db, batches.find_for_clients), most=_MOST_BATCHES)
         self._documents = Gatherer(_lent(db, documents.find_of_jobs), most=_MOST_LISTS)
         self._webhooks = Gatherer(_lent(db, subscriptions.find_webhook_states))
 
@@ -46,6 +50,14 @@ class Lookups:
         """
         return _found(await self._latest.ask((number, client_id)))
 
+    async def batch(self, batch_id: UUID, client_id: UUID) -> Batch:
+        """Return a batch of this client.
+
+        Raises:
+            NotFoundError: no such batch, or somebody else's.
+        """
+        return _found(await self._batches.ask((batch_id, client_id)))
+
     async def documents(self, job_id: UUID) -> Sequence[Document]:
         """Return the documents that a job is to bring in, newest first; not to be changed."""
         return await self._documents.ask(job_id)
@@ -65,7 +77,7 @@ def _lent(
     return find
 
 
-def _found(job: Job | None) -> Job:
-    if job is None:
-        raise NotFoundError("no such job")
-    return job
+def _found(one: V | None) -> V:
+    if one is None:
+        raise NotFoundError("no such id")
+    return one

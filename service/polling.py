@@ -2,8 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -11,7 +10,7 @@ from aiohttp import web
 
 from service.core.batches import Batch
 from service.core.jobs import Job
-from service.keys import DRAINING, LOAD, NEWS, TURNS
+from service.keys import DRAINING, LOAD, NEWS
 
 LONGEST_WAIT_S = 60
 _LONGEST_RETRY_AFTER_S = 30
@@ -56,7 +55,8 @@ async def _read_when_changed(
     while True:
         # Read before waiting: it may have changed before we began to listen.
         news.clear()
-        async with _turn(request):
+        # Thousands who are woken by one change are no load as long as all they do is look.
+        with request.app[LOAD].parked():
             found = await find()
         if (found.id, found.sequence) != (known.id, known.sequence) or draining.is_set():
             return found
@@ -66,18 +66,6 @@ async def _read_when_changed(
                     await news.wait()
         except TimeoutError:
             return found
-
-
-@asynccontextmanager
-async def _turn(request: web.Request) -> AsyncIterator[None]:
-    """Take turns at the database: thousands who are woken by one change would all be too late for it."""
-    turns = request.app[TURNS]
-    with request.app[LOAD].parked():
-        await turns.acquire()
-    try:
-        yield
-    finally:
-        turns.release()
 
 
 def is_known(request: web.Request, tag: str) -> bool:

@@ -15,7 +15,7 @@ from service.core import clients
 from service.core.db import Database
 from service.core.news import News
 from service.core.settings import Settings
-from service.keys import DATABASE, DRAINING, LOAD, NEWS, OPENAPI, TURNS
+from service.keys import DATABASE, DRAINING, LOAD, NEWS, OPENAPI
 from service.load import Load
 from service.sandbox.portal import PORTAL_STATE, PortalState, create_portal
 from tests.contract import Contract
@@ -96,7 +96,6 @@ class World:
     news: News
     draining: asyncio.Event
     load: Load
-    turns: asyncio.Semaphore
     _stack: AsyncExitStack = field(repr=False, default_factory=AsyncExitStack)
 
     def drain(self) -> None:
@@ -170,6 +169,4 @@ async def open_world(
             await stack.enter_async_context(open_worker(settings))
         contract = Contract(base_url, app[OPENAPI])
         http = await stack.enter_async_context(aiohttp.ClientSession(middlewares=(contract,)))
-        yield World(
-            settings, app[DATABASE], http, base_url, portal, app[NEWS], app[DRAINING], app[LOAD], app[TURNS]
-        )
+        yield World(settings, app[DATABASE], http, base_url, portal, app[NEWS], app[DRAINING], app[LOAD])

@@ -130,15 +130,26 @@ async def count_down(conn: Connection, job_id: UUID) -> list[UUID]:
     return [row["id"] for row in rows if row["open_jobs"] == 0]
 
 
-async def get(conn: Connection, batch_id: UUID, client_id: UUID | None = None) -> Batch:
-    """Return a batch with its sums.
+async def find_for_clients(
+    conn: Connection, asked: Sequence[tuple[UUID, UUID]]
+) -> dict[tuple[UUID, UUID], Batch | None]:
+    """Return for each batch and client the batch, if it is his; one after the other."""
+    return {(batch_id, client_id): await _find(conn, batch_id, client_id) for batch_id, client_id in asked}
 
-    Args:
-        client_id: whose it has to be; anybody's when None.
+
+async def get(conn: Connection, batch_id: UUID) -> Batch:
+    """Return a batch with its sums, whosever it is.
 
     Raises:
-        NotFoundError: no such batch, or somebody else's.
+        NotFoundError: no such batch.
     """
+    batch = await _find(conn, batch_id, None)
+    if batch is None:
+        raise NotFoundError("no such batch")
+    return batch
+
+
+async def _find(conn: Connection, batch_id: UUID, client_id: UUID | None) -> Batch | None:
     row = await conn.fetchrow(
         """with items as (select outcome, job_id from batch_items where batch_id = $1),
                 counted as (
@@ -163,9 +174,7 @@ async def get(conn: Connection, batch_id: UUID, client_id: UUID | None = None) -
         batch_id,
         client_id,
     )
-    if row is None:
-        raise NotFoundError("no such batch")
-    return Batch(**row)
+    return None if row is None else Batch(**row)
 
 
 async def list_items(conn: Connection, batch_id: UUID) -> list[Item]:

@@ -7,7 +7,7 @@ from service.contract import Operation
 from service.core import batches
 from service.core.batches import Batch
 from service.handlers.jobs import path_uuid
-from service.keys import CLIENT, DATABASE
+from service.keys import CLIENT, DATABASE, LOOKUPS
 from service.load import Kind
 from service.middleware import taken_as
 from service.polling import asked_wait_s, find_awaited, is_known, polling_headers
@@ -31,11 +31,9 @@ async def get_batch(request: web.Request) -> web.Response:
     wait_s = asked_wait_s(request, query.wait)
     client_id = request[CLIENT].id
 
-    async def find() -> Batch:
-        async with request.app[DATABASE].connection() as conn:
-            return await batches.get(conn, batch_id, client_id)
-
-    batch = await find_awaited(request, find, _tag, wait_s=wait_s)
+    batch = await find_awaited(
+        request, lambda: request.app[LOOKUPS].batch(batch_id, client_id), _tag, wait_s=wait_s
+    )
     headers = polling_headers(batch, _tag(batch), wait_s=wait_s)
     if is_known(request, _tag(batch)):
         return web.Response(status=304, headers=headers)

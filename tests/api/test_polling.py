@@ -182,21 +182,18 @@ async def test_many_wait_on_one_process_with_one_subscription_to_the_database(
     assert {answer.json["sequence"] for answer in answers} == {2}
 
 
-async def test_callers_who_are_woken_together_take_turns_and_are_no_load_until_theirs(api: World) -> None:
+async def test_callers_who_are_woken_together_are_no_load_while_they_look(api: World) -> None:
     caller = await api.caller()
     job_id = await _submitted(caller)
     waiting = [await _waiting(api, caller, f"/jobs/{job_id}?wait=30", job_id) for _ in range(20)]
     await until(lambda: api.load.under_way == 0)
-    turns = api.settings.database_pool_size
-    for _ in range(turns):
-        await api.turns.acquire()
-    await caller.post(f"/jobs/{job_id}/cancel")
-    # They are awake and queue: a new caller is served in the meantime.
-    assert (await caller.get(f"/jobs/{job_id}")).json["status"] == "cancelled"
-    assert api.load.under_way == 0
+    async with api.db.transaction() as conn:
+        await conn.execute("lock table jobs in access exclusive mode")
+        api.news.may_have_come()
+        await api.until("select exists (select from pg_stat_activity where wait_event_type = 'Lock')")
+        assert api.load.under_way == 0
     assert not any(task.done() for task in waiting)
-    for _ in range(turns):
-        api.turns.release()
+    await caller.post(f"/jobs/{job_id}/cancel")
     assert {(one.status, one.json["status"]) for one in await asyncio.gather(*waiting)} == {
         (200, "cancelled")
     }
