@@ -72,6 +72,7 @@ async def measure(servers: Servers, report: Report, *, rounds: int) -> None:
 
 async def _figures(poll: Poll, count: int, redis: Redis) -> dict[str, float]:
     counted, cpu_s = await _admissions(redis), poll.program.cpu_s()
+    poll.program.forget_peak()
     load = await _drive(poll, count)
     counted, cpu_s = await _admissions(redis) - counted, poll.program.cpu_s() - cpu_s
     figures = {
@@ -79,6 +80,7 @@ async def _figures(poll: Poll, count: int, redis: Redis) -> dict[str, float]:
         "p50_ms": load.p50_ms,
         "p99_ms": load.p99_ms,
         CPU_US: cpu_s / count * 1e6,
+        "MiB_at_its_peak": poll.program.peak_bytes() / 2**20,
     }
     if poll.is_of_autos:
         # Requests of one moment are counted together; none at all are when Redis is taken for away.

@@ -98,11 +98,11 @@ def _settings(database_url: str, redis_url: str) -> Settings:
     )
 
 
-async def create_key(settings: Settings) -> str:
+async def create_key(settings: Settings, client_name: str = CLIENT) -> str:
     """Write a client with a key and return the key."""
     key = clients.new_key()
     async with open_database(settings) as db, db.transaction() as conn:
-        client, _ = await clients.ensure(conn, RING, CLIENT)
+        client, _ = await clients.ensure(conn, RING, client_name)
         await clients.add_key(conn, client.id, key)
     return key
 
