@@ -632,10 +632,11 @@ async def list_forgettable(
     A batch needs the jobs that it shows, and a webhook that is still to be sent the one that it tells of.
     """
     rows = await conn.fetch(
-        """select id from jobs
-           where process_number = any($1::text[]) and finished_at < $2
-             and not exists (select from batch_items where job_id = jobs.id)
-             and not exists (select from deliveries where job_id = jobs.id and status = 'pending')""",
+        """with theirs as materialized (  -- of few processes, whatever is known of the times
+               select id, finished_at from jobs where process_number = any($1::text[]))
+           select id from theirs
+           where finished_at < $2 and not exists (select from batch_items where job_id = theirs.id)
+             and not exists (select from deliveries where job_id = theirs.id and status = 'pending')""",
         list(numbers),
         ended_before,
     )

@@ -26,6 +26,8 @@ from service.core.s3_client import Patience
 # each time.
 _MOST_FAILURES = 3
 _REST_S = 30.0
+# Of an answer whose body ought to be empty.
+_BEGINNING_BYTES = 1024
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ class QuickPut:
             async with self._session.put(
                 url, data=body.as_payload(), headers=headers, allow_redirects=False
             ) as answer:
-                if answer.status == 200:
+                if await _is_stored(answer):
                     self._failures = 0
                     return True
                 self._note_failure(f"S3 answered {answer.status}")
@@ -100,6 +102,13 @@ async def open_quick_put(
     )
     async with session:
         yield QuickPut(session, endpoint_url, bucket, region=region)
+
+
+async def _is_stored(answer: aiohttp.ClientResponse) -> bool:
+    """Whether S3 says that it has the object: 200 alone does not, an error can come with it."""
+    if answer.status != 200 or "ETag" not in answer.headers:
+        return False
+    return b"<Error" not in await answer.content.read(_BEGINNING_BYTES)
 
 
 def put_headers(

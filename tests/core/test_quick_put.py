@@ -17,7 +17,15 @@ from service.core.quick_put import QuickPut, open_quick_put, put_headers
 from service.core.s3_client import PATIENCE
 from service.core.storage import open_storage
 from service.sandbox.s3 import S3Server
-from tests.core.s3_servers import KINDS, open_faulty_s3, open_server, s3_settings, slow_down
+from tests.core.s3_servers import (
+    KINDS,
+    Fault,
+    error_in_a_200,
+    open_faulty_s3,
+    open_server,
+    s3_settings,
+    slow_down,
+)
 
 HOSTS = ("127.0.0.1:9000", "s3.sa-east-1.amazonaws.com")
 KEY = "processes/10035792220258260564/6b1d1c4e/1-1-1.pdf"
@@ -96,14 +104,15 @@ async def test_real_servers_take_it(kind: str, size: int, tmp_path_factory: pyte
         assert b"".join([chunk async for chunk in storage.read(KEY)]) == data
 
 
-async def test_what_is_refused_again_and_again_is_left_to_the_library_for_a_while() -> None:
+@pytest.mark.parametrize("fault", [slow_down, error_in_a_200])
+async def test_what_is_refused_again_and_again_is_left_to_the_library_for_a_while(fault: Fault) -> None:
     async with (
         open_faulty_s3() as faulty,
         open_quick_put(
             faulty.server.endpoint_url, "bucket", region="us-east-1", patience=PATIENCE, connections=2
         ) as quick_put,
     ):
-        faulty.faults["put"] = slow_down
+        faulty.faults["put"] = fault
         for calls in (1, 2, 3, 3, 3):
             assert not await _put(quick_put, faulty.server, b"x")
             assert faulty.calls["put"] == calls

@@ -351,7 +351,7 @@ async def test_memory_is_reserved_before_the_document_is_read_on() -> None:
 FAULTS = (slow_down, hang, hang_unread, reset)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [*FAULTS, error_in_a_200])
 async def test_a_small_document_that_s3_does_not_take_can_be_tried_again(
     faulty: FaultyS3, fault: Fault
 ) -> None:
