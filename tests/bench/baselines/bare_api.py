@@ -101,7 +101,7 @@ async def serve(port: int) -> None:
                 web.post("/jobs", create_job),
             ]
         )
-        # As in `service/__main__.py`.
+        # As in `service/serve.py`.
         runner = web.AppRunner(
             app,
             access_log=None,
