@@ -38,8 +38,8 @@ _NAMES = (
     ),
 )
 _COLUMNS = f"{', '.join(_NAMES)}, {_LEFT}"
-# So many workers may look for a job of one client at the same moment, and each finds one.
-_LOOK_AHEAD = 20
+# So many jobs of one client may others be taking at the same moment, and a worker finds those behind them.
+_LOOK_AHEAD = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +369,7 @@ async def claim(conn: Connection, count: int, *, worker_id: UUID, lease_s: float
                     select id, priority, next_attempt_at, created_at from jobs
                     where client_id = c.id and status = 'pending' and priority = asked.priority
                       and next_attempt_at <= now()
-                    order by next_attempt_at, created_at limit {_LOOK_AHEAD}
+                    order by next_attempt_at, created_at limit {_LOOK_AHEAD} + $3
                 ) first
             ), running as (
                 select client_id, count(*) from jobs
@@ -402,6 +402,17 @@ async def claim(conn: Connection, count: int, *, worker_id: UUID, lease_s: float
         count,
     )
     return [_job(row) for row in rows]
+
+
+async def is_any_due(conn: Connection) -> bool:
+    """Whether a job waits for a worker, though one may be taking it at this moment."""
+    is_due: bool = await conn.fetchval(
+        """select exists (
+               select from clients c cross join unnest(enum_range(null::job_priority)) as asked(priority)
+               where exists (select from jobs where client_id = c.id and status = 'pending'
+                             and priority = asked.priority and next_attempt_at <= now()))"""
+    )
+    return is_due
 
 
 async def is_anyone_left_out(conn: Connection) -> bool:

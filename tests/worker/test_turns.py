@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.core import clients, submission
+from service.core import clients, jobs, submission
 from service.core.db import Database
+from service.core.queue import open_queue
 from service.core.settings import Settings
 from service.core.states import Priority
 from service.core.wishes import Wish
@@ -20,6 +21,7 @@ from tests.claims import claim_one
 from tests.conftest import MakeSettings
 from tests.rings import RING
 from tests.world import open_world, until
+from worker.claims import open_claims
 from worker.places import Places
 
 
@@ -101,6 +103,32 @@ async def test_workers_that_claim_at_the_same_moment_all_get_a_job(db: Database,
     names = await asyncio.gather(*(_claimed_by(db, hand_back=False) for _ in range(16)))
     assert sorted(map(str, names)) == ["many"] * 15 + ["one"]
     assert await _claimed_by(db) is None
+
+
+async def test_workers_that_fill_all_their_places_at_the_same_moment_leave_none_empty(
+    db: Database, settings: Settings
+) -> None:
+    await _submit(db, settings, "one", 200, first=1_000_000, priority=NORMAL)
+    async with open_queue(settings) as queue:
+        workers = [open_claims(db, queue, settings, uuid4()) for _ in range(10)]
+        asked = [worker.ask(object()) for _ in range(20) for worker in workers]
+        claimed = [job for job in await asyncio.gather(*asked) if job]
+    assert len({job.id for job in claimed}) == 200
+
+
+async def test_several_jobs_are_claimed_in_the_turns_of_their_clients(
+    db: Database, settings: Settings
+) -> None:
+    await _submit(db, settings, "many", 20, first=1_000_000, priority=NORMAL)
+    await _submit(db, settings, "few", 3, first=2_000_000, priority=NORMAL)
+    async with db.transaction() as conn:
+        claimed = await jobs.claim(conn, 8, worker_id=uuid4(), lease_s=60)
+        names = await conn.fetch(
+            "select name, count(*) from clients join jobs on client_id = clients.id "
+            "where jobs.id = any($1::uuid[]) group by name",
+            [job.id for job in claimed],
+        )
+    assert {row["name"]: row["count"] for row in names} == {"many": 5, "few": 3}
 
 
 async def test_a_full_worker_lets_a_large_job_pause_for_a_client_of_whose_jobs_none_runs(
