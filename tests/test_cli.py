@@ -22,7 +22,6 @@ from tests.rings import RING, SECRET_KEYS, secret_of
 from tests.world import Caller, World
 
 CASE = "1003579-22.2025.8.26.0564"
-pytestmark = pytest.mark.integration
 
 
 @dataclass(frozen=True)

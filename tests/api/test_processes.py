@@ -3,8 +3,6 @@
 import asyncio
 from uuid import UUID
 
-import pytest
-
 from service.core.db import Database
 from service.sandbox.cases import Special, special_number
 from tests.conftest import MakeSettings
@@ -12,7 +10,6 @@ from tests.receiver import Receiver
 from tests.world import World, open_world
 
 CASE = "1003579-22.2025.8.26.0564"
-pytestmark = pytest.mark.integration
 
 
 async def _count(db: Database, table: str) -> int:

@@ -65,8 +65,9 @@ class Workload:
 
 A = Workload("A: 100 jobs of 30 documents of real sizes", 100, 30, "real")
 B = Workload("B: 500 jobs of 5 tiny documents", 500, 5, "tiny", contenders=("Autos", "peer", "limit"))
+# A program that holds bodies whole, as the plain peer does, is none for these.
 C = Workload(
-    "C: 4 documents of 1 GiB", 4, 1, "gib", latency_s=0, concurrency=4, contenders=("Autos", "peer", "limit")
+    "C: 4 documents of 1 GiB", 4, 1, "gib", latency_s=0, concurrency=4, contenders=("Autos", "limit")
 )
 H = Workload("H: one job of 5,000 documents", 1, 5_000, "tiny", contenders=("Autos", "peer", "limit"))
 
@@ -261,26 +262,21 @@ async def _open_replaced(servers: Servers, portal_url: str, _: Workload) -> Asyn
 
 @asynccontextmanager
 async def _open_peer(servers: Servers, portal_url: str, workload: Workload) -> AsyncIterator[Contender]:
-    is_large = {"STREAM": "1"} if workload.sizes == "gib" else {}
-    async with _open_piped("peer", servers, portal_url, workload, is_large) as contender:
+    async with _open_piped("peer", servers, portal_url, workload) as contender:
         yield contender
 
 
 @asynccontextmanager
 async def _open_limit(servers: Servers, portal_url: str, workload: Workload) -> AsyncIterator[Contender]:
-    async with _open_piped("limit", servers, portal_url, workload, {}) as contender:
+    async with _open_piped("limit", servers, portal_url, workload) as contender:
         yield contender
 
 
 @asynccontextmanager
 async def _open_piped(
-    name: str, servers: Servers, portal_url: str, workload: Workload, more: dict[str, str]
+    name: str, servers: Servers, portal_url: str, workload: Workload
 ) -> AsyncIterator[Contender]:
-    environ = {
-        **servers.environ(portal_url=portal_url),
-        "CONCURRENCY": str(workload.concurrency),
-        **more,
-    }
+    environ = {**servers.environ(portal_url=portal_url), "CONCURRENCY": str(workload.concurrency)}
     command = ("-m", f"tests.bench.baselines.{name}")
     async with open_program(*command, environ=environ, ready="ready") as program:
         yield _Piped([program])

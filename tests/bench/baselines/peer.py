@@ -2,8 +2,7 @@
 
 Says "ready", then brings in the processes of each line on stdin (20 digits each, spaces between) all at once,
 and says "done" when the last is in. The environment is that of Autos's worker, and CONCURRENCY: how many
-requests to the portal, each with the upload that follows, may be under way. With STREAM=1 bodies are
-never held whole.
+requests to the portal, each with the upload that follows, may be under way.
 Nothing is tried twice: what fails ends the program.
 """
 
@@ -14,7 +13,7 @@ import os
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import aioboto3
@@ -53,22 +52,6 @@ _TABLES = """
 """
 
 
-class _Hashing:
-    """A body on its way as the file that `upload_fileobj` reads from."""
-
-    def __init__(self, content: aiohttp.StreamReader) -> None:
-        self._content = content
-        self.sha256 = hashlib.sha256()
-        self.size_bytes = 0
-
-    async def read(self, most_bytes: int = -1) -> bytes:
-        """Return the next bytes, or none at the end."""
-        chunk = await self._content.read(most_bytes)
-        self.sha256.update(chunk)
-        self.size_bytes += len(chunk)
-        return chunk
-
-
 @dataclass(frozen=True)
 class Peer:
     """One process's clients; `limit` bounds what is asked of the portal at once."""
@@ -79,7 +62,6 @@ class Peer:
     limit: asyncio.Semaphore
     portal_url: str
     bucket: str
-    is_streaming: bool
 
     async def run(self, number: str) -> None:
         """Bring in all documents of the process with these 20 digits."""
@@ -116,11 +98,6 @@ class Peer:
     async def _upload(self, response: aiohttp.ClientResponse, key: str) -> tuple[int, bytes]:
         """Return the size in bytes and the SHA-256 of what was stored."""
         about = {"ContentType": response.content_type}
-        if self.is_streaming:
-            file = _Hashing(response.content)
-            # The stubs know files only whose `read` does not have to be awaited.
-            await self.s3.upload_fileobj(cast("IO[bytes]", file), self.bucket, key, ExtraArgs=about)
-            return file.size_bytes, file.sha256.digest()
         body = await response.read()
         await self.s3.upload_fileobj(io.BytesIO(body), self.bucket, key, ExtraArgs=about)
         return len(body), hashlib.sha256(body).digest()
@@ -168,7 +145,6 @@ async def _open_peer(stack: AsyncExitStack, environ: dict[str, str]) -> Peer:
         limit=asyncio.Semaphore(concurrency),
         portal_url=environ["AUTOS_PORTAL_URL"],
         bucket=environ["AUTOS_BUCKET"],
-        is_streaming=environ.get("STREAM") == "1",
     )
 
 
