@@ -11,19 +11,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
 
 import asyncpg
 import pytest
 from botocore.loaders import JSONFileLoader
 from redis.asyncio import Redis
 
-from service.core import db as database
 from service.core.db import Connection, Database, open_database
 from service.core.settings import Settings
 from service.sandbox.postgres import open_postgres
 from service.sandbox.redis import open_redis
 from service.sandbox.s3 import S3Server, open_s3
+from tests.databases import new_database
 from tests.receiver import Receiver, open_receiver
 from tests.rings import SECRET_KEYS
 from tests.world import World, open_world
@@ -57,16 +56,8 @@ async def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
 @pytest.fixture(scope="session")
 async def database_url(postgres_url: str) -> AsyncIterator[str]:
     """A database of the suite's own, with the schema."""
-    name = f"autos_test_{uuid4().hex[:12]}"
-    admin = await asyncpg.connect(postgres_url)
-    await admin.execute(f"create database {name}")
-    url = urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
-    try:
-        await database.upgrade(url)
+    async with new_database(postgres_url, name="autos_test") as url:
         yield url
-    finally:
-        await admin.execute(f"drop database {name} with (force)")
-        await admin.close()
 
 
 @pytest.fixture(scope="session")

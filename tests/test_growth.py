@@ -8,19 +8,18 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlsplit, urlunsplit
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 import pytest
 from pydantic import SecretStr
 
 from service.core import clients, retention
-from service.core import db as database
 from service.core.db import open_database
 from service.core.settings import Settings
 from tests.cases import case_numbers
 from tests.conftest import MakeSettings
+from tests.databases import new_database
 from tests.history import write_history
 from tests.receiver import Receiver
 from tests.rings import RING
@@ -37,21 +36,13 @@ ROWS_PER_TASK = 2_000
 @pytest.fixture(scope="module")
 async def full_database(postgres_url: str) -> AsyncIterator[str]:
     """A database with a million finished jobs of one client."""
-    name = f"autos_full_{uuid4().hex[:12]}"
-    admin = await asyncpg.connect(postgres_url)
-    await admin.execute(f"create database {name}")
-    url = urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
-    try:
-        await database.upgrade(url)
+    async with new_database(postgres_url, name="autos_full") as url:
         conn = await asyncpg.connect(url)
         client, _ = await clients.ensure(conn, RING, "acme")
         await write_history(conn, client.id, JOBS, one_in=10)
         await conn.execute("update chores set due_at = 'infinity'")
         await conn.close()
         yield url
-    finally:
-        await admin.execute(f"drop database {name} with (force)")
-        await admin.close()
 
 
 class Books:

@@ -7,16 +7,15 @@ most of its time. The pasts lie in databases of their own, on one server, and ar
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 from pydantic import SecretStr
 
 from service.core import clients
-from service.core import db as database
 from tests.bench.downloads import Workload, bring_in, note
 from tests.bench.report import Report
 from tests.bench.servers import CLIENT, Servers, create_key, open_portal
+from tests.databases import new_database
 from tests.history import write_history
 
 WORKERS = "G: 100 jobs of 5 documents by more and more workers"
@@ -68,13 +67,8 @@ async def _portal_of(workload: Workload) -> AsyncIterator[str]:
 @asynccontextmanager
 async def _with_past(servers: Servers, jobs: int) -> AsyncIterator[Servers]:
     """The same servers with a database in which so many jobs have ended."""
-    name, given = f"past_{jobs}", servers.settings.database_url.get_secret_value()
-    url = urlunsplit(urlsplit(given)._replace(path=f"/{name}"))
-    settings = servers.settings.model_copy(update={"database_url": SecretStr(url)})
-    admin = await asyncpg.connect(given)
-    try:
-        await admin.execute(f"create database {name}")
-        await database.upgrade(url)
+    async with new_database(servers.settings.database_url.get_secret_value(), name="past") as url:
+        settings = servers.settings.model_copy(update={"database_url": SecretStr(url)})
         key = await create_key(settings)
         conn = await asyncpg.connect(url)
         client = await clients.get(conn, CLIENT)
@@ -84,6 +78,3 @@ async def _with_past(servers: Servers, jobs: int) -> AsyncIterator[Servers]:
         await conn.execute("update chores set due_at = 'infinity'")
         await conn.close()
         yield replace(servers, settings=settings, key=key)
-        await admin.execute(f"drop database {name} with (force)")
-    finally:
-        await admin.close()

@@ -1,0 +1,27 @@
+"""Databases for a while, on a server that is there."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+
+from service.core import db as database
+
+
+@asynccontextmanager
+async def new_database(server_url: str, *, name: str) -> AsyncIterator[str]:
+    """Create a database with the schema, whose name begins so; yields its URL, and it is gone afterwards."""
+    name = f"{name}_{uuid4().hex[:12]}"
+    admin = await asyncpg.connect(server_url)
+    try:
+        await admin.execute(f"create database {name}")
+        try:
+            url = urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
+            await database.upgrade(url)
+            yield url
+        finally:
+            await admin.execute(f"drop database {name} with (force)")
+    finally:
+        await admin.close()
