@@ -5,12 +5,14 @@ touched: by then no run that might still write its row can hold its lease.
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from uuid import UUID
 
 from service.core import chores, documents, idempotency, retention
 from service.core.crash_points import crash_point
+from service.core.db import Connection
 from service.core.errors import DatabaseUnavailableError, StorageUnavailableError
 from service.core.storage import Listed
 from worker.context import Context, wait_for
@@ -70,15 +72,26 @@ class Janitor:
 
     async def forget_ended(self, *, before: datetime) -> None:
         """Forget what ended before a time, a few rows at a time; a worker that stops leaves the rest."""
-        db, stopping = self._context.db, self._context.stopping
-        while await db.in_transaction(partial(retention.forget_batches, ended_before=before)):
+        after: tuple[datetime, UUID] | None = None
+
+        async def forget_jobs(conn: Connection) -> bool:
+            nonlocal after
+            after = await retention.forget_jobs(conn, ended_before=before, after=after)
+            return after is not None
+
+        # Batches first: a job stays as long as one shows it.
+        await self._step_by_step(partial(retention.forget_batches, ended_before=before))
+        await self._step_by_step(forget_jobs)
+        await self._step_by_step(partial(retention.forget_other_deliveries, ended_before=before))
+
+    async def _step_by_step(self, step: Callable[[Connection], Awaitable[int]]) -> None:
+        """Take a step in one transaction after the other, until one has found nothing or the worker stops."""
+        stopping = self._context.stopping
+        while not stopping.is_set():
+            found = await self._context.db.in_transaction(step)
+            if not found:
+                return
             await wait_for(stopping, _BREATH_S)
-        after = None
-        while not stopping.is_set() and (
-            after := await db.in_transaction(partial(retention.forget_jobs, ended_before=before, after=after))
-        ):
-            await wait_for(stopping, _BREATH_S)
-        await db.in_transaction(partial(retention.forget_other_deliveries, ended_before=before))
 
     async def abort_old_uploads(self, prefix: str = PREFIX) -> int:
         """Abort what nobody completes any more; return how many there were."""

@@ -276,16 +276,19 @@ async def forget(conn: Connection, *, job_ids: Sequence[UUID] = (), batch_ids: S
     )
 
 
-async def forget_of_nothing(conn: Connection, *, ended_before: datetime) -> None:
-    """Delete deliveries that belong to no job and no batch, with their attempts."""
-    await conn.execute(
+async def forget_of_nothing(conn: Connection, *, ended_before: datetime, limit: int) -> int:
+    """Delete some deliveries that belong to no job and no batch, with their attempts; return how many."""
+    rows = await conn.fetch(
         """with gone as (
                select id from deliveries
-               where job_id is null and batch_id is null and finished_at < $1),
+               where job_id is null and batch_id is null and finished_at < $1
+               order by finished_at limit $2 for update skip locked),
            attempts as (delete from delivery_attempts where delivery_id in (select id from gone))
-           delete from deliveries where id in (select id from gone)""",
+           delete from deliveries where id in (select id from gone) returning id""",
         ended_before,
+        limit,
     )
+    return len(rows)
 
 
 async def list_due_destinations(conn: Connection, *, but: Collection[UUID], limit: int) -> list[UUID]:

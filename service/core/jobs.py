@@ -37,7 +37,8 @@ _NAMES = (
         "finished_at",
     ),
 )
-_COLUMNS = f"{', '.join(_NAMES)}, {_LEFT}"
+COLUMNS = f"{', '.join(_NAMES)}, {_LEFT}"
+"""What `from_row` reads."""
 # So many jobs of one client may others be taking at the same moment, and a worker finds those behind them.
 _LOOK_AHEAD = 150
 
@@ -47,7 +48,7 @@ class Job:
     """One row; the counts are of the process's documents as this job last wrote them.
 
     Attributes:
-        changed_in: where its last change stands in the news of all jobs (`present`).
+        changed_in: where its last change stands in the news of all jobs (`job_lists.present`).
         left_s: seconds to its deadline when the row was read, by the database's clock.
     """
 
@@ -116,7 +117,7 @@ async def create(conn: Connection, new: Sequence[NewJob], client_id: UUID) -> li
                    now() + interval '2 s'
             from unnest($2::text[], $3::job_priority[], $4::text[], $5::interval[])
                  as r(number, priority, filters, left_for_it)
-            returning {_COLUMNS}""",
+            returning {COLUMNS}""",
         client_id,
         [one.number for one in new],
         [one.priority for one in new],
@@ -124,7 +125,7 @@ async def create(conn: Connection, new: Sequence[NewJob], client_id: UUID) -> li
         [orjson.dumps(one.filters).decode() if one.filters else None for one in new],
         [timedelta(seconds=one.deadline_s) for one in new],
     )
-    return [_job(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 async def lock_active(conn: Connection, numbers: Collection[str]) -> list[Job]:
@@ -133,22 +134,22 @@ async def lock_active(conn: Connection, numbers: Collection[str]) -> list[Job]:
     Without the lock a subscription could slip in behind the last look at them, and its webhook be lost.
     """
     rows = await conn.fetch(
-        f"""select {_COLUMNS} from jobs
+        f"""select {COLUMNS} from jobs
             where process_number = any($1::text[]) and status in ('pending', 'processing')
             order by process_number for share""",
         list(numbers),
     )
-    return [_job(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 async def list_latest(conn: Connection, numbers: Collection[str]) -> list[Job]:
     """Return the newest job of each process that has any."""
     rows = await conn.fetch(
-        f"""select {_COLUMNS} from unnest($1::text[]) as asked(number) cross join lateral (
+        f"""select {COLUMNS} from unnest($1::text[]) as asked(number) cross join lateral (
                 select * from jobs where process_number = number order by created_at desc limit 1) newest""",
         list(numbers),
     )
-    return [_job(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 async def count_active(conn: Connection, client_id: UUID) -> int:
@@ -167,12 +168,12 @@ async def widen(conn: Connection, job_id: UUID, *, priority: Priority, filters: 
     A worker that runs it looks again before it ends it (`hold`).
     """
     row = await conn.fetchrow(
-        f"update jobs set priority = $2, filters = $3 where id = $1 returning {_COLUMNS}",
+        f"update jobs set priority = $2, filters = $3 where id = $1 returning {COLUMNS}",
         job_id,
         priority,
         filters,
     )
-    return _job(row)
+    return from_row(row)
 
 
 async def get(conn: Connection, job_id: UUID) -> Job:
@@ -181,7 +182,7 @@ async def get(conn: Connection, job_id: UUID) -> Job:
     Raises:
         NotFoundError: no such job.
     """
-    return _job(await conn.fetchrow(f"select {_COLUMNS} from jobs where id = $1", job_id))
+    return from_row(await conn.fetchrow(f"select {COLUMNS} from jobs where id = $1", job_id))
 
 
 async def get_for_client(conn: Connection, job_id: UUID, client_id: UUID) -> Job:
@@ -191,118 +192,23 @@ async def get_for_client(conn: Connection, job_id: UUID, client_id: UUID) -> Job
         NotFoundError: no such job, or somebody else's.
     """
     row = await conn.fetchrow(
-        f"""select {_COLUMNS} from jobs where id = $1
+        f"""select {COLUMNS} from jobs where id = $1
             and exists (select from subscriptions where job_id = $1 and client_id = $2)""",
         job_id,
         client_id,
     )
-    return _job(row)
+    return from_row(row)
 
 
 async def list_for_client(conn: Connection, job_ids: Sequence[UUID], client_id: UUID) -> list[Job]:
     """Return those of the jobs that this client subscribed to."""
     rows = await conn.fetch(
-        f"""select {_COLUMNS} from jobs where id = any($1::uuid[])
+        f"""select {COLUMNS} from jobs where id = any($1::uuid[])
             and exists (select from subscriptions where job_id = jobs.id and client_id = $2)""",
         job_ids,
         client_id,
     )
-    return [_job(row) for row in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """Which jobs of a client are to be listed; None does not matter.
-
-    Attributes:
-        after: the time and id of the last job of the page before.
-    """
-
-    statuses: list[JobStatus] | None = None
-    reference: str | None = None
-    number: str | None = None
-    created_from: datetime | None = None
-    created_until: datetime | None = None
-    after: tuple[datetime, UUID] | None = None
-
-
-async def list_found(conn: Connection, search: Search, client_id: UUID, *, limit: int) -> list[Job]:
-    """Return the client's newest jobs that fit, the newest first."""
-    is_rare = search.statuses is not None and JobStatus.COMPLETED not in search.statuses
-    rows = await conn.fetch(
-        _FOUND_BY_STATUS if is_rare else _FOUND,
-        client_id,
-        search.statuses,
-        search.reference,
-        search.number,
-        search.created_from,
-        search.created_until,
-        search.after[0] if search.after else None,
-        search.after[1] if search.after else None,
-        limit,
-    )
-    return [_job(row) for row in rows]
-
-
-_FOUND = f"""
-    select {_COLUMNS} from jobs join (
-        select distinct on (s.job_created_at, s.job_id) s.job_created_at, s.job_id
-        from subscriptions s join jobs j on j.id = s.job_id
-        where s.client_id = $1
-          and ($2::job_status[] is null or j.status = any($2))
-          and ($3::text is null or s.reference = $3)
-          and ($4::text is null or j.process_number = $4)
-          and ($5::timestamptz is null or s.job_created_at >= $5)
-          and ($6::timestamptz is null or s.job_created_at < $6)
-          and ($7::timestamptz is null or (s.job_created_at, s.job_id) < ($7, $8::uuid))
-        order by s.job_created_at desc, s.job_id desc limit $9
-    ) page on page.job_id = jobs.id
-    order by page.job_created_at desc, page.job_id desc
-"""
-# Among a client's jobs these are needles in a haystack, while the index holds those of each status in order.
-_FOUND_BY_STATUS = f"""
-    select {_COLUMNS} from unnest($2::job_status[]) as asked(of_status) cross join lateral (
-        select * from jobs j
-        where status = of_status
-          and exists (select from subscriptions s where s.job_id = j.id and s.client_id = $1
-                      and ($3::text is null or s.reference = $3))
-          and ($4::text is null or process_number = $4)
-          and ($5::timestamptz is null or created_at >= $5)
-          and ($6::timestamptz is null or created_at < $6)
-          and ($7::timestamptz is null or (created_at, id) < ($7, $8::uuid))
-        order by created_at desc, id desc limit $9
-    ) jobs
-    order by created_at desc, id desc limit $9
-"""
-
-
-async def present(conn: Connection) -> int:
-    """Return a position in the news of all jobs: every change that is not visible yet will be at or after it.
-
-    It is the oldest transaction under way: transactions do not become visible in the order of their numbers.
-    """
-    position: int = await conn.fetchval("select pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-    return position
-
-
-async def list_news(
-    conn: Connection, client_id: UUID, *, since: int, after: tuple[int, UUID] | None, limit: int
-) -> list[Job]:
-    """Return the client's jobs that changed at or after a position, the oldest change first.
-
-    Args:
-        after: `changed_in` and id of the last one of the page before.
-    """
-    rows = await conn.fetch(
-        f"""select {_COLUMNS} from jobs
-            where (changed_in, id) > ($2, $3::uuid)
-              and exists (select from subscriptions where job_id = jobs.id and client_id = $1)
-            order by changed_in, id limit $4""",
-        client_id,
-        *(after or (since, UUID(int=0))),
-        limit,
-    )
-    return [_job(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 async def find_for_clients(
@@ -317,7 +223,7 @@ async def find_for_clients(
         *zip(*asked, strict=True),
     )
     found: dict[tuple[UUID, UUID], Job | None] = dict.fromkeys(asked)
-    return found | {(row["id"], row[-1]): _job(row[:-1]) for row in rows}
+    return found | {(row["id"], row[-1]): from_row(row[:-1]) for row in rows}
 
 
 async def latest_for_client(conn: Connection, number: str, client_id: UUID) -> Job:
@@ -346,7 +252,7 @@ async def find_latest_for_clients(
         *zip(*asked, strict=True),
     )
     found: dict[tuple[str, UUID], Job | None] = dict.fromkeys(asked)
-    return found | {(row["process_number"], row[-1]): _job(row[:-1]) for row in rows}
+    return found | {(row["process_number"], row[-1]): from_row(row[:-1]) for row in rows}
 
 
 # For the worker that owns the job -----------------------------------------------------------------
@@ -396,12 +302,12 @@ async def claim(conn: Connection, count: int, *, worker_id: UUID, lease_s: float
             set status = 'processing', fence = fence + 1, worker_id = $1, lease_until = now() + $2::interval,
                 started_at = coalesce(started_at, now()), waiting_reason = null
             where id = any(array(select id from next))
-            returning {_COLUMNS}""",
+            returning {COLUMNS}""",
         worker_id,
         timedelta(seconds=lease_s),
         count,
     )
-    return [_job(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 async def is_any_due(conn: Connection) -> bool:
@@ -550,7 +456,7 @@ async def finish(
                 progress_percentage = 100, total_documents = $3, completed_documents = $4,
                 failed_documents = $5, processing_documents = 0, error_code = $6, error_message = $7,
                 expected_bytes = $8, downloaded_bytes = greatest(downloaded_bytes, $9)
-            where id = $1 returning {_COLUMNS}""",
+            where id = $1 returning {COLUMNS}""",
         job_id,
         status,
         counts.total,
@@ -561,7 +467,7 @@ async def finish(
         counts.expected_bytes,
         downloaded_bytes,
     )
-    return _job(row)
+    return from_row(row)
 
 
 # For the sweep, and for giving up -----------------------------------------------------------------
@@ -596,20 +502,20 @@ async def lock_expired(conn: Connection, job_id: UUID) -> Job | None:
         f"""update jobs set crashes = crashes + 1
             where id = (select id from jobs where id = $1 and status = 'processing' and lease_until < now()
                         for no key update skip locked)
-            returning {_COLUMNS}""",
+            returning {COLUMNS}""",
         job_id,
     )
-    return None if row is None else _job(row)
+    return None if row is None else from_row(row)
 
 
 async def lock_to_cancel(conn: Connection, job_id: UUID) -> Job | None:
     """Lock a job that can still be cancelled; None when it is final."""
     row = await conn.fetchrow(
-        f"""select {_COLUMNS} from jobs
+        f"""select {COLUMNS} from jobs
             where id = $1 and status in ('pending', 'processing') for no key update""",
         job_id,
     )
-    return None if row is None else _job(row)
+    return None if row is None else from_row(row)
 
 
 # For retention ------------------------------------------------------------------------------------
@@ -624,7 +530,7 @@ async def list_ended(
         after: end and id of the last one of the page before.
     """
     rows = await conn.fetch(
-        f"""select {_COLUMNS} from jobs
+        f"""select {COLUMNS} from jobs
             where finished_at < $1 and ($2::timestamptz is null or (finished_at, id) > ($2, $3::uuid))
             order by finished_at, id limit $4""",
         before,
@@ -632,7 +538,7 @@ async def list_ended(
         after[1] if after else None,
         limit,
     )
-    return [_job(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 async def list_forgettable(
@@ -659,7 +565,12 @@ async def forget(conn: Connection, ids: Sequence[UUID]) -> None:
     await conn.execute("delete from jobs where id = any($1::uuid[])", ids)
 
 
-def _job(row: asyncpg.Record | tuple[Any, ...] | None) -> Job:
+def from_row(row: asyncpg.Record | tuple[Any, ...] | None) -> Job:
+    """Return the job of a row with `COLUMNS`.
+
+    Raises:
+        NotFoundError: there is no row.
+    """
     if row is None:
         raise NotFoundError("no such job")
     values = [*row]

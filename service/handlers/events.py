@@ -13,7 +13,7 @@ from aiohttp import web
 
 from service import answers
 from service.contract import Operation
-from service.core import documents, jobs, subscriptions
+from service.core import documents, job_lists, jobs, subscriptions
 from service.core.db import Connection
 from service.core.documents import Document
 from service.core.errors import DatabaseUnavailableError
@@ -60,7 +60,7 @@ async def follow_all(request: web.Request) -> web.StreamResponse:
     """Stream all jobs of the client: a `job` event for each change from now on, or since `Last-Event-ID`."""
     read_query(request, StreamQuery)
     async with request.app[DATABASE].connection() as conn:
-        present = await jobs.present(conn)
+        present = await job_lists.present(conn)
     asked = last_event_id(request)
     # A position that is yet to come is one of a database that was there before this one.
     reader = ClientReader(request, present if asked is None else min(asked, present))
@@ -158,10 +158,10 @@ class ClientReader:
         after: tuple[int, UUID] | None = None
         # Before the jobs are read: what becomes visible in between is at or after it.
         async with self._request.app[DATABASE].connection() as conn:
-            present = await jobs.present(conn)
+            present = await job_lists.present(conn)
         while True:
             async with self._request.app[DATABASE].connection() as conn:
-                page = await jobs.list_news(
+                page = await job_lists.list_news(
                     conn, client_id, since=self._position, after=after, limit=_JOBS_PER_PAGE
                 )
                 news = [job for job in page if self._told.get(job.id) != job.sequence]

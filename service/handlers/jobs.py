@@ -8,11 +8,12 @@ from aiohttp import web
 
 from service import answers, problems
 from service.contract import Operation
-from service.core import cnj, jobs, settlement, subscriptions
+from service.core import cnj, job_lists, jobs, settlement, subscriptions
 from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.errors import NotFoundError
-from service.core.jobs import Job, Search
+from service.core.job_lists import Search
+from service.core.jobs import Job
 from service.core.states import JobStatus
 from service.cursors import cut_page, read_cursor
 from service.keys import CLIENT, DATABASE, LOOKUPS, QUEUE, SETTINGS, STORAGE
@@ -106,7 +107,7 @@ async def _page_of_jobs(request: web.Request, query: JobListQuery) -> JobListAns
         after=read_cursor(query.cursor, query),
     )
     async with request.app[DATABASE].connection() as conn:
-        found = await jobs.list_found(conn, search, request[CLIENT].id, limit=query.limit + 1)
+        found = await job_lists.list_found(conn, search, request[CLIENT].id, limit=query.limit + 1)
         page, cursor = cut_page(found, query, limit=query.limit)
         items = await _summaries(conn, page, request[CLIENT].id)
     return JobListAnswer(items=items, next_cursor=cursor, missing=None)
