@@ -74,7 +74,6 @@ class FaultyS3:
         calls: how often each operation was asked.
         uploads: those that are neither completed nor aborted.
         objects: the bytes of each path.
-        parts_open: how many parts it is taking at this moment.
     """
 
     endpoint_url: str = ""
@@ -82,7 +81,6 @@ class FaultyS3:
     calls: Counter[str] = field(default_factory=Counter)
     uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
-    parts_open: int = 0
 
     @property
     def server(self) -> S3Server:
@@ -93,16 +91,12 @@ class FaultyS3:
         """Answer any request."""
         operation = _operation(request)
         self.calls[operation] += 1
-        self.parts_open += operation == "part"
-        try:
-            if fault := self.faults.get(operation):
-                response = await fault(request)
-                if response is not None:
-                    return response
-            step: Callable[[web.Request], Awaitable[web.Response]] = getattr(self, f"_{operation}")
-            return await step(request)
-        finally:
-            self.parts_open -= operation == "part"
+        if fault := self.faults.get(operation):
+            response = await fault(request)
+            if response is not None:
+                return response
+        step: Callable[[web.Request], Awaitable[web.Response]] = getattr(self, f"_{operation}")
+        return await step(request)
 
     async def _create(self, _request: web.Request) -> web.Response:
         upload_id = f"upload-{self.calls['create']}"

@@ -433,11 +433,10 @@ async def test_a_cancel_while_s3_thinks_leaves_no_upload(faulty: FaultyS3, opera
 
 
 async def test_a_second_cancel_does_not_stop_the_abort(faulty: FaultyS3) -> None:
-    faulty.faults = {"part": hang, "abort": (gate := Gate())}
+    faulty.faults = {"part": (sending := Gate()), "abort": (gate := Gate())}
     async with _open(faulty.server, upload_part_bytes=PART) as storage:
         storing = asyncio.create_task(_store(storage, _chunks(_bytes(3 * PART))))
-        while not faulty.parts_open:
-            await asyncio.sleep(0)
+        await sending.reached.wait()
         storing.cancel()
         await gate.reached.wait()
         storing.cancel()
@@ -454,14 +453,20 @@ async def test_a_second_cancel_does_not_stop_the_abort(faulty: FaultyS3) -> None
 async def test_a_store_that_never_answers_cannot_hold_a_cancelled_task(
     faulty: FaultyS3, operation: str
 ) -> None:
-    faulty.faults = {"part": hang, operation: hang}
-    async with asyncio.timeout(20), _open_impatient(faulty) as storage:
+    cancelled_at = Gate()
+    others: dict[str, Fault] = {"part": cancelled_at, "abort": hang}
+    faulty.faults = {"create": cancelled_at} if operation == "create" else others
+    only_the_end_is_short = Patience(connect_s=30, read_s=30, call_s=30, check_s=30, finish_s=0.1)
+    async with (
+        asyncio.timeout(20),
+        _open(faulty.server, patience=only_the_end_is_short, upload_part_bytes=PART) as storage,
+    ):
         storing = asyncio.create_task(_store(storage, _chunks(_bytes(3 * PART))))
-        while not (faulty.calls["create"] if operation == "create" else faulty.parts_open):
-            await asyncio.sleep(0)
+        await cancelled_at.reached.wait()
         storing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await storing
+    assert faulty.calls["abort"] == (operation == "abort")
 
 
 async def test_a_cancel_is_not_lost_in_a_failure_of_the_same_moment() -> None:
