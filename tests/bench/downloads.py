@@ -65,9 +65,11 @@ class Workload:
 
 A = Workload("A: 100 jobs of 30 documents of real sizes", 100, 30, "real")
 B = Workload("B: 500 jobs of 5 tiny documents", 500, 5, "tiny", contenders=("Autos", "peer", "limit"))
-# A program that holds bodies whole, as the plain peer does, is none for these.
 C = Workload(
-    "C: 4 documents of 1 GiB", 4, 1, "gib", latency_s=0, concurrency=4, contenders=("Autos", "limit")
+    *("C: 4 documents of 1 GiB", 4, 1, "gib"),
+    latency_s=0,
+    concurrency=4,
+    contenders=("Autos", "peer", "limit"),
 )
 H = Workload("H: one job of 5,000 documents", 1, 5_000, "tiny", contenders=("Autos", "peer", "limit"))
 

@@ -8,12 +8,11 @@ Nothing is tried twice: what fails ends the program.
 
 import asyncio
 import hashlib
-import io
 import os
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import aioboto3
@@ -22,6 +21,7 @@ import asyncpg
 import orjson
 import uvloop
 from aiobotocore.config import AioConfig
+from boto3.s3.transfer import TransferConfig
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
@@ -50,6 +50,27 @@ _TABLES = """
         primary key (job_id, uuid)
     );
 """
+
+
+_PARTS_AT_ONCE = 4
+# By default the library reads a hundred parts of each file ahead.
+_TRANSFER = TransferConfig(max_concurrency=_PARTS_AT_ONCE, max_io_queue=_PARTS_AT_ONCE)
+
+
+class _Hashed:
+    """A body on its way from the portal to S3, and what it is by now."""
+
+    def __init__(self, stream: aiohttp.StreamReader) -> None:
+        self._stream = stream
+        self.sha256 = hashlib.sha256()
+        self.size_bytes = 0
+
+    async def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, at most so many; none at the end."""
+        data = await self._stream.read(size)
+        self.sha256.update(data)
+        self.size_bytes += len(data)
+        return data
 
 
 @dataclass(frozen=True)
@@ -97,10 +118,15 @@ class Peer:
 
     async def _upload(self, response: aiohttp.ClientResponse, key: str) -> tuple[int, bytes]:
         """Return the size in bytes and the SHA-256 of what was stored."""
-        about = {"ContentType": response.content_type}
-        body = await response.read()
-        await self.s3.upload_fileobj(io.BytesIO(body), self.bucket, key, ExtraArgs=about)
-        return len(body), hashlib.sha256(body).digest()
+        body = _Hashed(response.content)
+        await self.s3.upload_fileobj(
+            cast("IO[bytes]", body),
+            self.bucket,
+            key,
+            ExtraArgs={"ContentType": response.content_type},
+            Config=_TRANSFER,
+        )
+        return body.size_bytes, body.sha256.digest()
 
 
 def _uuid(document: dict[str, Any]) -> UUID:
@@ -135,7 +161,11 @@ async def _open_peer(stack: AsyncExitStack, environ: dict[str, str]) -> Peer:
         aws_secret_access_key=environ["AWS_SECRET_ACCESS_KEY"],
         region_name=environ["AWS_REGION"],
         config=AioConfig(
-            signature_version="s3v4", s3={"addressing_style": "path"}, max_pool_connections=concurrency
+            signature_version="s3v4",
+            s3={"addressing_style": "path"},
+            # Every part a connection: a server that writes parts in their order, as rclone does, reads no
+            # later one before the first, and the first would wait for the connections of the later ones.
+            max_pool_connections=concurrency * _PARTS_AT_ONCE,
         ),
     )
     return Peer(
