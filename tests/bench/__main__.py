@@ -93,7 +93,14 @@ async def main(letters: list[str], rounds: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("letters", nargs="*", choices=[*_WORKLOADS], help="all of them when none is named")
+    # The empty list as a choice, because argparse holds it against `choices`, too, when none is named.
+    parser.add_argument(
+        "letters",
+        nargs="*",
+        choices=[*_WORKLOADS, []],
+        metavar="LETTER",
+        help="A to H; all when none is named",
+    )
     parser.add_argument("--rounds", type=int, default=_ROUNDS)
     arguments = parser.parse_args()
     asyncio.run(main(arguments.letters or [*_WORKLOADS], arguments.rounds))
