@@ -1,13 +1,19 @@
-"""The operator's commands: keys, clients and the database."""
+"""The operator's commands: keys, clients, the database, and a look at everything."""
 
 import argparse
 import sys
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
-from service.core import audit, clients, db, key_ring, signing, signing_secrets
+from pydantic import ValidationError
+
+from service.core import audit, clients, db, inventory, key_ring, signing, signing_secrets
 from service.core.clients import Client
 from service.core.key_ring import KeyRing
-from service.core.settings import Settings
+from service.core.settings import Settings, refusals
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse has no name for it
 
 _MOST_HOURS = 24 * 366
 _ONCE = "They are shown this once: the key is kept as a hash only."
@@ -97,6 +103,48 @@ async def upgrade(settings: Settings, _arguments: argparse.Namespace) -> None:
     print(await db.upgrade(settings.database_url.get_secret_value()))
 
 
+async def show_database(settings: Settings, _arguments: argparse.Namespace) -> int:
+    """Show what the database holds; return 1 when its schema is not the one that this is for."""
+    async with db.open_connection(settings) as conn:
+        version = await db.schema_version(conn)
+        print(f"schema version:  {'none' if version is None else version} (this is for {db.SCHEMA_VERSION})")
+        for table in await inventory.list_tables(conn):
+            rows = "not counted yet" if table.rows is None else f"about {table.rows:,} rows"
+            print(f"{table.name + ':':24} {rows}, {table.size_bytes / 1_000_000:,.1f} MB")
+        if version != db.SCHEMA_VERSION:
+            print(
+                "The schema is not the one that this is for: see `python -m service db upgrade`",
+                file=sys.stderr,
+            )
+            return 1
+        backlog = await inventory.count_backlog(conn)
+    oldest = "none" if backlog.oldest_s is None else f"for {backlog.oldest_s:,.0f} s"
+    print(f"pending jobs:    {backlog.pending:,} ({backlog.due:,} due; the oldest of those: {oldest})")
+    print(f"processing jobs: {backlog.processing:,}")
+    return 0
+
+
+async def check_up(settings: Settings, _arguments: argparse.Namespace) -> int:
+    """Look at every dependency and setting; return 1 when something is wrong."""
+    # Not above: it reads what the API and the worker are made of.
+    from service.checkup.run import run  # noqa: PLC0415
+
+    return await run(settings)
+
+
+def say_refused_settings(error: ValidationError) -> None:
+    """Say which settings are wrong, and why."""
+    for line in refusals(error):
+        sys.stderr.write(f"autos: {line}\n")
+
+
+def _find_refused_settings(error: ValidationError) -> None:
+    """The same as findings of a check-up."""
+    for line in refusals(error):
+        print(f"wrong    settings: {line}")
+    print("wrong    everything else: cannot be looked at without settings")
+
+
 async def list_clients(settings: Settings, _arguments: argparse.Namespace) -> None:
     """Show every client and its limits."""
     async with db.open_database(settings) as database, database.connection() as conn:
@@ -167,8 +215,11 @@ def _scopes(text: str) -> list[str]:
     return scopes
 
 
-def add_commands(parser: argparse.ArgumentParser) -> None:
-    """Describe the commands to a parser; each leaves its function in `run`."""
+def add_commands(parser: argparse.ArgumentParser) -> "Commands":
+    """Describe the commands to a parser, and return where more can be added.
+
+    Each leaves its function in `run`; what that returns is the exit status, 0 for None.
+    """
     commands = parser.add_subparsers(title="commands (without one, the API is served)")
     keys = commands.add_parser("keys", help="API keys").add_subparsers(required=True)
     create = keys.add_parser("create", help="create a key, and its client when it is new")
@@ -220,3 +271,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     log.set_defaults(run=show_audit)
     database = commands.add_parser("db", help="the database").add_subparsers(required=True)
     database.add_parser("upgrade", help="create the schema").set_defaults(run=upgrade)
+    database.add_parser("status", help="show what it holds").set_defaults(run=show_database)
+    doctor = commands.add_parser("doctor", help="look at every dependency and setting, and say what is wrong")
+    doctor.set_defaults(run=check_up, say_refused=_find_refused_settings)
+    return commands

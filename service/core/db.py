@@ -159,6 +159,31 @@ async def open_database(
         await _close(pool)
 
 
+@asynccontextmanager
+async def open_connection(settings: Settings) -> AsyncIterator[Connection]:
+    """Open a single connection, whatever schema is behind it, for the operator to look around.
+
+    Raises:
+        DatabaseUnavailableError: the server does not answer, or refuses us; its cause says how.
+    """
+    try:
+        conn = await asyncpg.connect(
+            settings.database_url.get_secret_value(),
+            timeout=_START_TIMEOUT_S,
+            command_timeout=_COMMAND_TIMEOUT_S,
+            server_settings={"application_name": "autos"},
+        )
+    except (*_UNAVAILABLE, asyncpg.PostgresError, ValueError) as error:
+        raise DatabaseUnavailableError(f"cannot connect to the database: {type(error).__name__}") from error
+    try:
+        yield conn
+    finally:
+        try:
+            await conn.close(timeout=_CONNECT_TIMEOUT_S)
+        except _UNAVAILABLE:
+            conn.terminate()
+
+
 async def upgrade(database_url: str) -> str:
     """Bring an empty database to the present schema; say in one line what was done.
 
@@ -171,7 +196,7 @@ async def upgrade(database_url: str) -> str:
     try:
         async with conn.transaction():
             await conn.execute("select pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
-            if await _version(conn) is None:
+            if await schema_version(conn) is None:
                 await conn.execute(schema_path().read_text())
                 return f"schema version {SCHEMA_VERSION} created"
             await _check_schema(conn)
@@ -212,7 +237,8 @@ def _encode_json(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-async def _version(conn: Connection) -> int | None:
+async def schema_version(conn: Connection) -> int | None:
+    """Return the version of the schema that is there, if there is one."""
     if await conn.fetchval("select to_regclass('schema_version')") is None:
         return None
     version: int | None = await conn.fetchval("select max(version) from schema_version")
@@ -220,7 +246,7 @@ async def _version(conn: Connection) -> int | None:
 
 
 async def _check_schema(conn: Connection) -> None:
-    version = await _version(conn)
+    version = await schema_version(conn)
     if version is None:
         raise SchemaError("the database has no schema yet: run `python -m service db upgrade`")
     if version != SCHEMA_VERSION:

@@ -11,6 +11,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SecretStr,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -222,3 +223,16 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def refusals(error: ValidationError) -> list[str]:
+    """Say what is wrong with each setting that was refused; none of their values is repeated."""
+    return [
+        ": ".join(part for part in (_variable(one["loc"]), one["msg"].removeprefix("Value error, ")) if part)
+        for one in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+
+
+def _variable(place: tuple[int | str, ...]) -> str:
+    name = str(place[0]) if place else ""
+    return f"AUTOS_{name.upper()}" if name in Settings.model_fields else name

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from service.core.db import Connection
+from service.core.errors import SecretUnreadableError
 from service.core.key_ring import KeyRing
 
 GRACE = timedelta(hours=24)
@@ -128,3 +129,15 @@ async def seal_anew(conn: Connection, ring: KeyRing) -> int:
         ],
     )
     return len(old)
+
+
+async def examine(conn: Connection, ring: KeyRing) -> tuple[int, int, int]:
+    """Return how many secrets there are, how many cannot be opened, and how many `seal_anew` would seal."""
+    rows = await conn.fetch("select id, sealed from signing_secrets")
+    unreadable = 0
+    for row in rows:
+        try:
+            ring.open(row["sealed"], row=str(row["id"]))
+        except SecretUnreadableError:
+            unreadable += 1
+    return len(rows), unreadable, sum(not ring.is_sealed_last(row["sealed"]) for row in rows)

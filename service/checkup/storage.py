@@ -1,0 +1,122 @@
+"""S3: is the bucket there, may we do with it what we must, and do our links work as callers follow them."""
+
+import secrets
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import aiohttp
+from yarl import URL
+
+from service.checkup.findings import Finding, Findings, ok, warning, wrong
+from service.core.errors import StorageUnavailableError
+from service.core.s3_client import Patience
+from service.core.settings import Settings
+from service.core.storage import Storage, open_storage
+
+# Below the prefix in which the janitor removes what no row knows: a probe that is left is gone after a day.
+PREFIX = "processes/checkup/"
+_PATIENCE = Patience(connect_s=2.0, read_s=4.0, call_s=6.0, check_s=4.0, finish_s=2.0)
+_LINK_TIMEOUT_S = 6.0
+_RIGHTS = "the credentials need the rights to put, get, list and delete objects"
+
+
+async def check_storage(settings: Settings) -> Findings:
+    """Look at the bucket, and store a small object for a moment."""
+    try:
+        async with open_storage(settings, patience=_PATIENCE) as storage:
+            bucket = await _bucket(storage, settings)
+            return [bucket] if bucket.verdict == "wrong" else [bucket, *await _probe(storage, settings)]
+    except StorageUnavailableError as error:
+        return [wrong("bucket", str(error))]
+
+
+async def _bucket(storage: Storage, settings: Settings) -> Finding:
+    try:
+        await storage.check()
+    except StorageUnavailableError as error:
+        if str(error).endswith(": 404"):
+            words = f"there is no bucket {settings.bucket}: create it, or correct AUTOS_BUCKET"
+        elif str(error).endswith(": 403"):
+            words = f"the credentials are refused, or may not see the bucket {settings.bucket}"
+        else:
+            words = f"S3 does not answer ({error}): is AWS_ENDPOINT_URL_S3 right?"
+        return wrong("bucket", words)
+    return ok("bucket", f"{settings.bucket} is there")
+
+
+async def _probe(storage: Storage, settings: Settings) -> Findings:
+    key, content = f"{PREFIX}{uuid4()}.bin", secrets.token_bytes(64)
+    try:
+        await storage.store(
+            key, _once(content), media_type="application/octet-stream", expected_bytes=64, max_bytes=64
+        )
+    except StorageUnavailableError as error:
+        return [wrong("bucket write", f"nothing can be stored ({error}): {_RIGHTS}")]
+    try:
+        link = storage.presign(key, filename="checkup.bin", now=datetime.now(UTC), ttl_s=60)
+        found = [await _stored(storage, key), await _link(link, content, settings), await _listing(storage)]
+    finally:
+        removed = await _removed(storage, key)
+    return [*found, removed]
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+async def _stored(storage: Storage, key: str) -> Finding:
+    try:
+        is_there = await storage.exists(key)
+    except StorageUnavailableError as error:
+        return wrong("bucket write", f"what was stored cannot be looked at ({error}): {_RIGHTS}")
+    if not is_there:
+        return wrong("bucket write", "what was stored is not there afterwards: is this really one store?")
+    return ok("bucket write", "an object was stored, and is there")
+
+
+async def _link(link: str, content: bytes, settings: Settings) -> Finding:
+    """Follow a link as a caller does, and once more for a part."""
+    where = "AUTOS_S3_PUBLIC_URL" if settings.s3_public_url else "AWS_ENDPOINT_URL_S3"
+    timeout = aiohttp.ClientTimeout(total=_LINK_TIMEOUT_S)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
+            status, body = await _got(session, link, {})
+            part = await _got(session, link, {"Range": "bytes=32-"})
+    except (aiohttp.ClientError, OSError) as error:
+        return wrong("links", f"nothing answers where they lead ({type(error).__name__}): is {where} right?")
+    if status != 200:
+        words = f"the store answers {status}: is {where} the address that the store itself is called by?"
+        return wrong("links", words)
+    if body != content:
+        return wrong("links", f"something else than the object came: does {where} lead to this store?")
+    # By its bytes: some stores (rclone's among them) send a part as 200.
+    if part[1] != content[32:]:
+        return warning("links", "they work, but not for a part (Range): downloads cannot be resumed")
+    return ok("links", "a presigned link works, for a part too")
+
+
+async def _got(session: aiohttp.ClientSession, link: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    url = URL(link, encoded=True)
+    async with session.get(url, headers=headers, allow_redirects=False) as response:
+        return response.status, await response.content.read(1024)
+
+
+async def _listing(storage: Storage) -> Finding:
+    try:
+        await anext(aiter(storage.list_objects(PREFIX)))
+        await anext(aiter(storage.list_uploads(PREFIX)))
+    except StorageUnavailableError as error:
+        return wrong("bucket list", f"it cannot be listed ({error}): the janitor needs that right")
+    return ok("bucket list", "objects and uploads can be listed")
+
+
+async def _removed(storage: Storage, key: str) -> Finding:
+    try:
+        await storage.delete(key)
+        is_there = await storage.exists(key)
+    except StorageUnavailableError as error:
+        return wrong("bucket delete", f"an object cannot be removed ({error}): {_RIGHTS}")
+    if is_there:
+        return wrong("bucket delete", f"an object that was removed is still there: {_RIGHTS}")
+    return ok("bucket delete", "it was removed again")

@@ -1,0 +1,168 @@
+"""Bringing one document into a folder: resumed where it was cut, and kept only when its bytes are right."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import aiohttp
+from yarl import URL
+
+from service.cli.api import Api, lost
+from service.cli.errors import CallError
+from service.cli.part_file import PartFile, is_there, open_part
+
+# Before each try; the first time something may simply be out of date.
+_WAITS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+_CHUNK_BYTES = 256 * 1024
+# A try that takes longer than this is given up, and the next one goes on where it ended.
+_TRY_S = 60.0
+_SLOWEST_BYTES_PER_S = 16 * 1024
+_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)")
+# What S3 and its kin answer for a link that has expired, or was signed with keys that are no more.
+_LINK_IS_OVER = frozenset({400, 401, 403, 404, 410})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A document that is to be saved.
+
+    Attributes:
+        file_name: safe on every system.
+        sha256: in hexadecimal.
+        link: one that needs no key, if there is one already.
+    """
+
+    id: UUID
+    file_name: str
+    size_bytes: int
+    sha256: str
+    link: str | None = field(repr=False)
+
+
+class _TryAgainError(Exception):
+    """This try came to nothing; the message says why, and nothing of where."""
+
+
+class _LinkIsOverError(_TryAgainError):
+    """Another link may work."""
+
+
+async def save(api: Api, wanted: Wanted, folder: Path, *, on_size: Callable[[int], None]) -> bool:
+    """Bring a document into the folder; False when it was there already.
+
+    Args:
+        on_size: told how many bytes of it are there, whenever that changes.
+
+    Raises:
+        CallError: it could not be had; the message says why.
+        OSError: the file cannot be written.
+    """
+    target = folder / wanted.file_name
+    if await asyncio.to_thread(is_there, target, wanted.size_bytes, wanted.sha256):
+        on_size(wanted.size_bytes)
+        return False
+    with open_part(target) as part:
+        await asyncio.to_thread(part.read_again)
+        await _complete(api, wanted, part, on_size)
+        part.move_to(target)
+    return True
+
+
+async def _complete(api: Api, wanted: Wanted, part: PartFile, on_size: Callable[[int], None]) -> None:
+    """Receive until the file is right."""
+    link, reason = wanted.link, ""
+    for wait_s in _WAITS_S:
+        await asyncio.sleep(wait_s)
+        try:
+            if part.size_bytes < wanted.size_bytes:
+                link = link or await api.link(wanted.id)
+                await _receive(api.session, link, wanted, part, on_size)
+            if part.is_right(wanted.size_bytes, wanted.sha256):
+                return
+            _refuse_wrong(part, wanted)
+        except _TryAgainError as error:
+            reason = str(error)
+            if isinstance(error, _LinkIsOverError):
+                link = None
+    raise CallError(reason)
+
+
+def _refuse_wrong(part: PartFile, wanted: Wanted) -> None:
+    if part.size_bytes < wanted.size_bytes:
+        raise _TryAgainError(f"{part.size_bytes} of {wanted.size_bytes} bytes came")
+    part.clear()
+    raise _TryAgainError("its bytes are not those that it should have")
+
+
+async def _receive(
+    session: aiohttp.ClientSession,
+    link: str,
+    wanted: Wanted,
+    part: PartFile,
+    on_size: Callable[[int], None],
+) -> None:
+    """Ask for what is still missing and write it; never more than the document has."""
+    within_s = _TRY_S + (wanted.size_bytes - part.size_bytes) / _SLOWEST_BYTES_PER_S
+    async with _opened(session, link, part.size_bytes, within_s=within_s) as response:
+        if not _goes_on(response, part, wanted):
+            part.clear()
+        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+            if part.size_bytes + len(chunk) > wanted.size_bytes:
+                part.clear()
+                raise _TryAgainError(f"more than its {wanted.size_bytes} bytes came")
+            part.write(chunk)
+            on_size(part.size_bytes)
+
+
+@asynccontextmanager
+async def _opened(
+    session: aiohttp.ClientSession, link: str, start: int, *, within_s: float
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """Ask for the bytes from `start` on. The link is in no error: whoever has it has the document."""
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    try:
+        async with (
+            asyncio.timeout(within_s),
+            session.get(_url(link), headers=headers, allow_redirects=False) as response,
+        ):
+            yield response
+    except TimeoutError:
+        raise _TryAgainError("the store did not send it in time") from None
+    except (aiohttp.ClientError, ConnectionError) as error:
+        raise _TryAgainError(f"the store did not send it: {lost(error)}") from None
+
+
+def _url(link: str) -> URL:
+    try:
+        # It is signed as it stands: encoding it again would break the signature.
+        url = URL(link, encoded=True)
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise _LinkIsOverError("its link is none")
+    return url
+
+
+def _goes_on(response: aiohttp.ClientResponse, part: PartFile, wanted: Wanted) -> bool:
+    """Whether the answer goes on where the file ends; False when it begins anew.
+
+    Raises:
+        _TryAgainError: it is neither.
+    """
+    said = response.headers.get("Content-Range", "")
+    # Some stores (rclone's among them) send a part as 200; without a range it is the whole.
+    if response.status == 200 and not said:
+        return False
+    found = _RANGE.fullmatch(said) if response.status in (200, 206) else None
+    if found and int(found[1]) == part.size_bytes and found[2] in ("*", str(wanted.size_bytes)):
+        return True
+    if response.status in (200, 206, 416):
+        part.clear()
+        raise _TryAgainError("the store sent another part than was asked for")
+    if response.status in _LINK_IS_OVER:
+        raise _LinkIsOverError(f"the store refused the link ({response.status})")
+    raise _TryAgainError(f"the store answered {response.status}")
