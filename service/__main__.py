@@ -10,6 +10,7 @@ from service.commands import add_commands
 from service.core.errors import AutosError
 from service.core.log import configure_logging
 from service.core.settings import Settings
+from service.core.tracing import open_tracing
 
 
 def main() -> int:
@@ -29,7 +30,8 @@ async def _serve(settings: Settings, _arguments: argparse.Namespace) -> None:
     # Not above: a command that asks the database one thing need not wait for the whole API to be read.
     from service.serve import serve  # noqa: PLC0415
 
-    await serve(settings)
+    with open_tracing(settings, service="autos-api"):
+        await serve(settings)
 
 
 def _parser() -> argparse.ArgumentParser:

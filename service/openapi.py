@@ -198,6 +198,8 @@ def _answers(said: Operation, *, is_public: bool) -> Json:
 def _content(content: Content) -> Json:
     if content == EVENT_STREAM:
         return {EVENT_STREAM: {}}  # each event has data of its own kind; there is no schema of them all
+    if isinstance(content, tuple):
+        return {media_type: described for one in content for media_type, described in _content(one).items()}
     if isinstance(content, str):
         form = {} if content.startswith("text/") else {"format": "binary"}
         return {content: {"schema": {"type": "string", **form}}}
