@@ -227,6 +227,8 @@ async def test_one_trace_leads_from_the_request_to_the_webhook(
         assert len(made) == count
         assert {(_trace(one), _parent(one), one.kind) for one in made} == {(TRACE, _id(run), SpanKind.CLIENT)}
     assert _id(run) in {_parent(one) for one in recorded.all("database transaction")}
+    # One conversation with Redis serves all runs of the process.
+    assert not recorded.all("redis portal_limit")
     assert _ids(got.headers["traceparent"]) == (TRACE, _id(sent))
     assert request.attributes == {
         "http.request.method": "POST",

@@ -73,7 +73,7 @@ Create = Callable[[Connection], Awaitable[Created]]
     {200: SummaryAnswer, 202: SummaryAnswer},
     body=JobRequest,
     problems=(*_KEYED, problems.TOO_MANY_ACTIVE_JOBS, problems.INVALID_PROCESS_NUMBER),
-    reads=("Idempotency-Key",),
+    reads=("Idempotency-Key", "traceparent"),
     tells=_TOLD,
 )
 async def create_job(request: web.Request) -> web.Response:
@@ -99,7 +99,7 @@ async def create_job(request: web.Request) -> web.Response:
     body=RetryRequest,
     is_body_needed=False,
     problems=(*_KEYED, problems.TOO_MANY_ACTIVE_JOBS, problems.NOTHING_TO_RETRY),
-    reads=("Idempotency-Key",),
+    reads=("Idempotency-Key", "traceparent"),
     tells=_TOLD,
 )
 async def retry_job(request: web.Request) -> web.Response:
@@ -131,7 +131,7 @@ async def retry_job(request: web.Request) -> web.Response:
     body=BatchRequest,
     lines=JobRequest,
     problems=_KEYED,
-    reads=("Idempotency-Key",),
+    reads=("Idempotency-Key", "traceparent"),
     tells=_TOLD,
 )
 async def create_batch(request: web.Request) -> web.Response:

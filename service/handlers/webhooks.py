@@ -87,6 +87,7 @@ def _milliseconds(duration_s: float | None) -> float | None:
     body=ReceiverRequest,
     is_body_needed=False,
     problems=(problems.NOT_FOUND,),
+    reads=("traceparent",),
 )
 async def send_test(request: web.Request) -> web.Response:
     """Send a signed `webhook.test` event, with the quick tries of a real delivery."""
