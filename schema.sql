@@ -203,6 +203,7 @@ create table jobs (
     fence                bigint      not null default 0,      -- raised by every claim; guards every write
     lease_until          timestamptz,
     deadline_at          timestamptz not null,
+    traceparent          text        check (traceparent ~ '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'),  -- who began it
     created_at           timestamptz not null default now(),
     updated_at           timestamptz not null default now(),
     started_at           timestamptz,

@@ -14,6 +14,7 @@ from service.commands import add_commands, say_refused_settings
 from service.core.errors import AutosError
 from service.core.log import configure_logging, redact
 from service.core.settings import Settings
+from service.core.tracing import open_tracing
 
 _INTERRUPTED = 130  # what a shell says of a program that Ctrl-C has ended
 
@@ -45,7 +46,8 @@ async def _serve(settings: Settings, _arguments: argparse.Namespace) -> None:
     # Not above: a command that asks the database one thing need not wait for the whole API to be read.
     from service.serve import serve  # noqa: PLC0415
 
-    await serve(settings)
+    with open_tracing(settings, service="autos-api"):
+        await serve(settings)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -28,6 +28,7 @@ from service.handlers import (
     events,
     health,
     jobs,
+    metrics,
     problems,
     processes,
     results,
@@ -55,6 +56,7 @@ from service.keys import (
 )
 from service.load import Load
 from service.lookups import Lookups
+from service.measuring import measure
 from service.middleware import answer_problems, authenticate, shed_load
 from service.openapi import describe
 from service.submissions import Submissions
@@ -79,7 +81,7 @@ T = TypeVar("T")
 def create_app(settings: Settings) -> web.Application:
     """Compose the application; it opens its resources when it starts and closes them when it ends."""
     app = web.Application(
-        middlewares=[answer_problems, shed_load, authenticate], client_max_size=_MAX_BODY_BYTES
+        middlewares=[measure, answer_problems, shed_load, authenticate], client_max_size=_MAX_BODY_BYTES
     )
     app[SETTINGS] = settings
     app[KEY_RING] = KeyRing(settings.key_ring)
@@ -133,6 +135,7 @@ def _routes(prefix: str) -> list[web.RouteDef]:
         *_webhook_routes(f"{prefix}/webhooks"),
         web.get(f"{prefix}/healthz", health.healthz),
         web.get(f"{prefix}/readyz", health.readyz),
+        web.get(f"{prefix}/metrics", metrics.show_metrics),
         web.get(f"{prefix}/problems/{{code}}", problems.show_problem),
         web.get(f"{prefix}/openapi.json", docs.show_openapi),
         web.get(f"{prefix}/docs", docs.show_docs),

@@ -13,8 +13,8 @@ from service.request_schemas import NoQuery, Request
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-Content = type[BaseModel] | UnionType | dict[str, Any] | str | None
-"""A model (or one of several) or a schema sent as JSON, another media type, or no body at all."""
+Content = type[BaseModel] | UnionType | dict[str, Any] | str | tuple[str, ...] | None
+"""A model (or one of several) or a schema sent as JSON, other media types, or no body at all."""
 
 OBJECT: dict[str, Any] = {"type": "object"}
 """A JSON object of any shape."""

@@ -52,3 +52,9 @@ VERDICT = web.RequestKey("verdict", Verdict)
 
 CLIENT = web.RequestKey("client", Client)
 """Set by the middleware on every request that had to bring a key."""
+
+ORIGIN = web.RequestKey("origin", str)
+"""The `traceparent` of what the request begins."""
+
+WAITED_S = web.RequestKey("waited_s", float)
+"""Seconds for which the caller wished to wait, and did."""

@@ -57,6 +57,7 @@ _READ_HEADERS = {
     "Idempotency-Key": "Names this request, so that repeating it does nothing twice; kept for 24 hours.",
     "If-None-Match": "The `ETag` that you have: 304 while it is the present one.",
     "Prefer": "`wait=N`: answer as soon as there is news, after N seconds (60 at most) at the latest.",
+    "traceparent": "The span that asks (W3C): what it begins, and its webhooks, are parts of that trace.",
     "Last-Event-ID": "The `id` of the last event that you got: what you missed since is sent first.",
 }
 
@@ -198,6 +199,8 @@ def _answers(said: Operation, *, is_public: bool) -> Json:
 def _content(content: Content) -> Json:
     if content == EVENT_STREAM:
         return {EVENT_STREAM: {}}  # each event has data of its own kind; there is no schema of them all
+    if isinstance(content, tuple):
+        return {media_type: described for one in content for media_type, described in _content(one).items()}
     if isinstance(content, str):
         form = {} if content.startswith("text/") else {"format": "binary"}
         return {content: {"schema": {"type": "string", **form}}}

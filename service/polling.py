@@ -11,6 +11,7 @@ from aiohttp import web
 from service.core.batches import Batch
 from service.core.jobs import Job
 from service.keys import DRAINING, LOAD, NEWS
+from service.measuring import waiting
 
 LONGEST_WAIT_S = 60
 _LONGEST_RETRY_AFTER_S = 30
@@ -61,7 +62,7 @@ async def _read_when_changed(
         if (found.id, found.sequence) != (known.id, known.sequence) or draining.is_set():
             return found
         try:
-            with request.app[LOAD].parked():
+            with request.app[LOAD].parked(), waiting(request):
                 async with asyncio.timeout_at(until):
                     await news.wait()
         except TimeoutError:

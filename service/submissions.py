@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 from uuid import UUID
 
-from service.core import submission, subscriptions
+from service.core import metrics, submission, subscriptions
 from service.core.clients import Client
 from service.core.crash_points import crash_point
 from service.core.db import Connection, Database
@@ -64,9 +64,10 @@ class Submissions:
         return answer
 
     async def ring(self, submissions: Sequence[Submission], destinations: Sequence[UUID] = ()) -> None:
-        """Ring for what was written; a ring that Redis does not take is the sweep's to repeat."""
+        """Count and ring for what was written; a ring that Redis does not take is the sweep's to repeat."""
         crash_point("submission.committed")
         new = [one.job for one in submissions if one.outcome is Outcome.CREATED]
+        metrics.JOBS_CREATED.inc(len(new))
         await self._queue.ring_jobs((job.id, job.fence) for job in new[:_MOST_RINGS])
         told = [destination for one in submissions for destination in one.destinations]
         await self._queue.ring_destinations([*told, *destinations][:_MOST_RINGS])

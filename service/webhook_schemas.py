@@ -14,6 +14,7 @@ HEADERS = {
     "webhook-timestamp": "Unix seconds of this attempt.",
     "webhook-signature": "`v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`; "
     "there may be several, with spaces between: while a secret is being replaced, one with each.",
+    "traceparent": "The trace that the event is a part of (W3C): of the request, if that brought one.",
     "autos-redelivery": "How often the event was asked for again by hand; left out when it was not.",
 }
 NOT_ALWAYS = {"autos-redelivery"}

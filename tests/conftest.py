@@ -189,6 +189,6 @@ async def receiver() -> AsyncIterator[Receiver]:
 def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Settings in tests come from the test: no AUTOS_ variable and no .env of the developer's."""
     for name in os.environ:
-        if name.startswith(("AUTOS_", "AWS_")):
+        if name.startswith(("AUTOS_", "AWS_", "OTEL_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)

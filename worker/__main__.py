@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from service.core.errors import AutosError
 from service.core.log import configure_logging
 from service.core.settings import Settings
+from service.core.tracing import open_tracing
 from worker.main import run_worker
 
 
@@ -16,7 +17,8 @@ def main() -> int:
     try:
         settings = Settings()
         configure_logging(settings)
-        uvloop.run(run_worker(settings))
+        with open_tracing(settings, service="autos-worker"):
+            uvloop.run(run_worker(settings))
     except (AutosError, ValidationError) as error:
         sys.stderr.write(f"autos worker: {error}\n")
         return 1

@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
-from service.core import documents, jobs, telling
+from service.core import documents, jobs, metrics, telling
 from service.core.crash_points import crash_point
 from service.core.db import Connection, Database
 from service.core.documents import Document, Missed, Stored
 from service.core.errors import DatabaseUnavailableError, LeaseLostError
 from service.core.jobs import Job
 from service.core.settings import Settings
+from service.core.settlement import Settled
 from service.core.wishes import Filters
 from worker.context import wait_for
 
@@ -33,9 +34,18 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-End = Callable[[Connection, Filters], Awaitable[list[UUID]]]
-"""The last write of a run, told what the job is to bring in by now: settles it or hands it back, and names
-the destinations to ring for."""
+class HandedBack(NamedTuple):
+    """A job that goes on later: it is "retried", "waits" for the portal, or was merely "handed_back"."""
+
+    outcome: str = "handed_back"
+
+
+End = Callable[[Connection, Filters], Awaitable[Settled | HandedBack]]
+"""The last write of a run, told what the job is to bring in by now: settles it or hands it back."""
+
+_AVAILABLE = metrics.DOCUMENTS.labels("available")
+_FAILED = metrics.DOCUMENTS.labels("failed")
+_AGAIN = metrics.DOCUMENTS.labels("again")
 
 
 class Cut(NamedTuple):
@@ -80,11 +90,14 @@ class Ledger:
 
     def stored(self, entry: Stored) -> None:
         """Note a document whose object is in S3."""
+        _AVAILABLE.inc()
         self._stored.append(entry)
         self._ended(entry.document_id)
 
     def missed(self, entry: Missed) -> None:
         """Note a document that was tried and not got."""
+        (_FAILED if entry.is_final else _AGAIN).inc()
+        metrics.DOCUMENT_FAILURES.labels(entry.error_code).inc()
         self._missed.append(entry)
         self._ended(entry.document_id)
 
@@ -104,11 +117,11 @@ class Ledger:
         self._closed.set()
         self._news.set()
 
-    async def conclude(self, end: End) -> list[UUID]:
+    async def conclude(self, end: End) -> Settled | HandedBack:
         """Write the last news and, in the same transaction, what `end` does to the job; return its answer."""
         self.close()
 
-        async def last_write() -> list[UUID]:
+        async def last_write() -> Settled | HandedBack:
             async with self._lock, self._db.transaction() as conn:
                 filters = await jobs.hold(conn, self._job)
                 await self._write_news(conn)

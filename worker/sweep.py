@@ -5,11 +5,11 @@ import time
 from collections import Counter
 from uuid import UUID
 
-from service.core import deliveries, documents, jobs
+from service.core import deliveries, documents, jobs, metrics
 from service.core.crash_points import crash_point
 from service.core.errors import DatabaseUnavailableError
 from service.core.queue import DELIVERIES_QUEUE, JOBS_QUEUE
-from service.core.settlement import Reason, settle
+from service.core.settlement import Reason, Settled, settle
 from worker.context import Context, wait_for
 
 _RING_AGAIN_S = 15.0
@@ -98,17 +98,20 @@ class Sweep:
                 log.exception("job %s could not be freed", job_id)
 
     async def _free(self, job_id: UUID) -> None:
-        destinations: list[UUID] = []
+        settled: Settled | None = None
         async with self._context.db.transaction() as conn:
             job = await jobs.lock_expired(conn, job_id)
             if job is None:
                 return
             log.warning("job %s: its worker is gone (crash %d)", job.id, job.crashes)
             if job.crashes >= self._context.settings.max_crashes:
-                destinations = await settle(conn, job, error=_CRASHED)
+                settled = await settle(conn, job, error=_CRASHED)
             else:
                 await documents.hand_back(conn, job.process_number)
                 counts = await documents.count(conn, job.id)
                 await jobs.hand_back(conn, job, counts)
         crash_point("sweep.freed")
-        await self._context.queue.ring_destinations(destinations)
+        metrics.LEASES_EXPIRED.inc()
+        if settled is not None:
+            settled.count()
+            await self._context.queue.ring_destinations(settled.destinations)

@@ -5,14 +5,17 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 import orjson
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random
 
+from service.core import metrics
 from service.core.errors import DatabaseConflictError, DatabaseUnavailableError, SchemaError
 from service.core.settings import Settings
+from service.core.telemetry import Calls
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -54,6 +57,22 @@ _UNAVAILABLE = (
 )
 
 
+def _reason_of(error: Exception) -> str | None:
+    """Name what the database did; whatever else goes wrong in a block is no failure of its."""
+    if isinstance(error, DatabaseConflictError):
+        return "conflict"
+    return "unavailable" if isinstance(error, DatabaseUnavailableError) else None
+
+
+_BLOCKS = Calls(
+    "database",
+    requests=metrics.DATABASE_BLOCKS,
+    failures=metrics.DATABASE_BLOCK_FAILURES,
+    seconds=metrics.DATABASE_BLOCK_SECONDS,
+    reason_of=_reason_of,
+)
+
+
 class Database:
     """The pool of one process. A connection is held for statements only, never across a network call."""
 
@@ -62,25 +81,33 @@ class Database:
         self._patience_s = patience_s
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def connection(self, *, counted_as: str = "statements") -> AsyncIterator[Connection]:
         """Lend a connection.
+
+        Args:
+            counted_as: the operation that it is in metrics and traces.
 
         Raises:
             DatabaseUnavailableError: no connection within two seconds, the server went away, or the whole
                 block took longer than this process has patience for.
             DatabaseConflictError: a deadlock or a serialization failure.
         """
-        try:
-            async with asyncio.timeout(self._patience_s), self._lent() as conn:
-                yield conn
-        except _CONFLICTS as error:
-            raise DatabaseConflictError(f"{type(error).__name__}: the transaction was undone") from error
-        except _UNAVAILABLE as error:
-            raise DatabaseUnavailableError(f"{type(error).__name__}: the database did not answer") from error
+        with _BLOCKS.of(counted_as):
+            try:
+                async with asyncio.timeout(self._patience_s), self._lent() as conn:
+                    yield conn
+            except _CONFLICTS as error:
+                raise DatabaseConflictError(f"{type(error).__name__}: the transaction was undone") from error
+            except _UNAVAILABLE as error:
+                raise DatabaseUnavailableError(
+                    f"{type(error).__name__}: the database did not answer"
+                ) from error
 
     @asynccontextmanager
     async def _lent(self) -> AsyncIterator[Connection]:
+        since = perf_counter()
         conn = await self._pool.acquire(timeout=_CONNECT_TIMEOUT_S)
+        metrics.DATABASE_WAIT_SECONDS.observe(perf_counter() - since)
         try:
             yield conn
         except (asyncio.CancelledError, asyncpg.InternalClientError):
@@ -95,7 +122,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """Lend a connection inside one transaction, committed when the block ends well."""
-        async with self.connection() as conn, conn.transaction():
+        async with self.connection(counted_as="transaction") as conn, conn.transaction():
             yield conn
 
     async def in_transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:

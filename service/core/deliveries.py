@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from service.core import traceparent
 from service.core.db import Connection
 from service.core.states import DeliveryStatus
 
@@ -19,6 +20,7 @@ class Claimed:
     Attributes:
         url: the present one of its endpoint, or the one that came with the request.
         is_wanted: False when its endpoint was disabled or deleted meanwhile.
+        job_traceparent: of the request that began the job it tells of, if it tells of one.
     """
 
     id: UUID
@@ -35,11 +37,22 @@ class Claimed:
     reference: str | None
     max_secrecy: int | None
     is_wanted: bool
+    job_traceparent: str | None
 
     @property
     def message_id(self) -> str:
         """Its `webhook-id`: the same however often it is sent."""
         return message_id(self.id)
+
+    @property
+    def traceparent(self) -> str:
+        """Of which trace it is a part: the job's, or one of its own."""
+        return self.job_traceparent or traceparent.of_id(self.id)
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether it was sent before, perhaps hours ago."""
+        return self.rounds > 0 or self.redeliveries > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +202,8 @@ async def claim(
            select d.id, d.client_id, d.endpoint_id, d.destination, d.fence, d.event, d.payload, d.rounds,
                   d.redeliveries, d.next_attempt_at, coalesce(e.url, d.webhook_url) as url,
                   coalesce(s.reference, b.reference) as reference, c.max_secrecy,
-                  e.disabled_at is null and e.deleted_at is null as is_wanted
-           from claimed d join clients c on c.id = d.client_id
+                  e.disabled_at is null and e.deleted_at is null as is_wanted, j.traceparent
+           from claimed d join clients c on c.id = d.client_id left join jobs j on j.id = d.job_id
                 left join endpoints e on e.id = d.endpoint_id
                 left join subscriptions s on s.id = d.subscription_id
                 left join batches b on b.id = d.batch_id""",

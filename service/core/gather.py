@@ -6,6 +6,7 @@ no line for a connection. Alone, an asker is answered as soon as ever.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -37,7 +38,8 @@ class Gatherer(Generic[K, V]):
         self._waiting.setdefault(key, []).append(future)
         if self._flying < _FLIGHTS:
             self._flying += 1
-            flight = asyncio.create_task(self._fly())
+            # It serves whoever comes: it is part of nobody's trace.
+            flight = asyncio.create_task(self._fly(), context=Context())
             self._flights.add(flight)
             flight.add_done_callback(self._flights.discard)
         answer: V = await future

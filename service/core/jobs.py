@@ -13,6 +13,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from service.core import traceparent
 from service.core.db import Connection
 from service.core.documents import COUNT, Counts
 from service.core.errors import LeaseLostError, NotFoundError
@@ -35,6 +36,7 @@ _NAMES = (
         "updated_at",
         "started_at",
         "finished_at",
+        "traceparent",
     ),
 )
 COLUMNS = f"{', '.join(_NAMES)}, {_LEFT}"
@@ -49,6 +51,7 @@ class Job:
 
     Attributes:
         changed_in: where its last change stands in the news of all jobs (`job_lists.present`).
+        traceparent: of the request that began it; None if it was not written by this version.
         left_s: seconds to its deadline when the row was read, by the database's clock.
     """
 
@@ -78,6 +81,7 @@ class Job:
     updated_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    traceparent: str | None
     left_s: float
 
     @property
@@ -100,6 +104,7 @@ class NewJob:
     priority: Priority
     filters: Filters
     deadline_s: int
+    traceparent: str | None = None
 
 
 # For callers --------------------------------------------------------------------------------------
@@ -112,11 +117,11 @@ async def create(conn: Connection, new: Sequence[NewJob], client_id: UUID) -> li
     # Not `now()`, the transaction's start: who waited for the process's lock began before the last job ended.
     rows = await conn.fetch(
         f"""insert into jobs (process_number, client_id, priority, filters, created_at, deadline_at,
-                              ring_at)
+                              ring_at, traceparent)
             select number, $1, priority, filters::jsonb, clock_timestamp(), now() + left_for_it,
-                   now() + interval '2 s'
-            from unnest($2::text[], $3::job_priority[], $4::text[], $5::interval[])
-                 as r(number, priority, filters, left_for_it)
+                   now() + interval '2 s', traceparent
+            from unnest($2::text[], $3::job_priority[], $4::text[], $5::interval[], $6::text[])
+                 as r(number, priority, filters, left_for_it, traceparent)
             returning {COLUMNS}""",
         client_id,
         [one.number for one in new],
@@ -124,6 +129,7 @@ async def create(conn: Connection, new: Sequence[NewJob], client_id: UUID) -> li
         # Not as jsonb: asyncpg takes a list in a list for a second dimension.
         [orjson.dumps(one.filters).decode() if one.filters else None for one in new],
         [timedelta(seconds=one.deadline_s) for one in new],
+        [one.traceparent or traceparent.new() for one in new],
     )
     return [from_row(row) for row in rows]
 

@@ -13,7 +13,7 @@ import orjson
 from yarl import URL
 
 from service import __version__
-from service.core import cnj, media
+from service.core import cnj, media, metrics
 from service.core.errors import (
     BadContentError,
     PortalError,
@@ -25,6 +25,7 @@ from service.core.errors import (
 from service.core.portal_answers import error_in_content, error_of
 from service.core.portal_records import ProcessRecord, read_process
 from service.core.settings import Settings
+from service.core.telemetry import Calls
 from service.core.token_source import TokenSource
 
 _CONNECT_TIMEOUT_S = 5.0
@@ -37,6 +38,14 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 3
 _HEAD_BYTES = 4096
 _CHUNK_BYTES = 256 * 1024
+
+_CALLS = Calls(
+    "portal",
+    requests=metrics.PORTAL_REQUESTS,
+    failures=metrics.PORTAL_FAILURES,
+    seconds=metrics.PORTAL_SECONDS,
+    reason_of=lambda error: error.code if isinstance(error, PortalError) else None,
+)
 
 T = TypeVar("T")
 
@@ -77,10 +86,11 @@ class Portal:
             PortalError: of the kind that the answer stands for.
         """
         path = f"processos/{cnj.mask(number)}"
-        body = await self._with_token(lambda token: self._read_answer(path, token))
-        if error := error_in_content(body[:_HEAD_BYTES], size=len(body)):
-            raise error
-        return read_process(_only_process(body), number)
+        with _CALLS.of("read_process"):
+            body = await self._with_token(lambda token: self._read_answer(path, token))
+            if error := error_in_content(body[:_HEAD_BYTES], size=len(body)):
+                raise error
+            return read_process(_only_process(body), number)
 
     @asynccontextmanager
     async def open_document(self, number: str, uuid: UUID) -> AsyncIterator[DocumentStream]:
@@ -93,11 +103,12 @@ class Portal:
         """
         path = f"processos/{cnj.mask(number)}/documentos/{uuid}/binario"
         with ExitStack() as stack:
-            response, head = await self._with_token(lambda token: self._begin(path, token, stack))
-            if not head:
-                raise BadContentError("the portal answered with an empty document")
-            if error := error_in_content(head, size=response.content_length):
-                raise error
+            with _CALLS.of("open_document"):
+                response, head = await self._with_token(lambda token: self._begin(path, token, stack))
+                if not head:
+                    raise BadContentError("the portal answered with an empty document")
+                if error := error_in_content(head, size=response.content_length):
+                    raise error
             async with aclosing(self._chunks(response, head)) as chunks:
                 yield _stream(response, head, chunks)
 
@@ -109,7 +120,8 @@ class Portal:
             PortalError: of the kind that the answer stands for; `too_large`.
         """
         path = f"processos/{cnj.mask(number)}/documentos/{uuid}/texto"
-        return await self._with_token(lambda token: self._read_text(path, token))
+        with _CALLS.of("read_text"):
+            return await self._with_token(lambda token: self._read_text(path, token))
 
     async def _with_token(self, ask: Callable[[str | None], Awaitable[T]]) -> T:
         """Call `ask` with the token, and once more with another one when the portal refuses the first.
@@ -149,14 +161,15 @@ class Portal:
                 return response, await _read_beginning(response, _HEAD_BYTES)
 
     async def _chunks(self, response: aiohttp.ClientResponse, head: bytes) -> AsyncGenerator[bytes, None]:
-        yield head
-        received = len(head)
-        pace = _Pace(self._min_bytes_per_s, self._rate_window_s)
-        while chunk := await pace.read(response.content):
-            received += len(chunk)
-            yield chunk
-        if response.content_length not in (None, received):
-            raise PortalUnavailableError("the portal cut the document short")
+        with _CALLS.of("receive_document"):
+            yield head
+            received = len(head)
+            pace = _Pace(self._min_bytes_per_s, self._rate_window_s)
+            while chunk := await pace.read(response.content):
+                received += len(chunk)
+                yield chunk
+            if response.content_length not in (None, received):
+                raise PortalUnavailableError("the portal cut the document short")
 
     async def _get(self, path: str, token: str | None, stack: ExitStack) -> aiohttp.ClientResponse:
         """Return the 200 after at most three checked redirects; other answers are raised as errors.

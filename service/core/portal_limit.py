@@ -12,12 +12,15 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context
 from itertools import chain, repeat
+from time import perf_counter
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 from redis.asyncio import Redis
 
+from service.core import metrics
 from service.core.errors import (
     BadContentError,
     PortalBreakerOpenError,
@@ -28,7 +31,7 @@ from service.core.errors import (
 )
 from service.core.portal_own import OwnPlaces
 from service.core.portal_shared import Operation, SharedPlaces, Turn, ms
-from service.core.queue import REDIS_ERRORS
+from service.core.queue import REDIS, REDIS_ERRORS
 from service.core.settings import Settings
 
 _SIGN = "autos:portal:sign"
@@ -123,6 +126,7 @@ class PortalLimit:
         return 0
 
     async def _slow_down(self, asked_s: float) -> None:
+        metrics.PORTAL_THROTTLES.inc()
         pause_s = min(max(asked_s, 0.0), _LONGEST_PAUSE_S)
         self._successes = 0
         self._own.pause(pause_s)
@@ -133,6 +137,7 @@ class PortalLimit:
         answer = await self._tell("failed", holder)
         shut_ms, is_opened = answer or self._own.failed(holder)
         if is_opened:
+            metrics.PORTAL_BREAKER_OPENINGS.inc()
             log.warning("the portal keeps failing and is left alone for %.0f s", shut_ms / 1000)
         return int(shut_ms)
 
@@ -157,12 +162,14 @@ class PortalLimit:
         self._line.append(place)
         if len(self._line) == 1:
             self._stir()
+        since = perf_counter()
         try:
             holder: str = await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled() and place.exception() is None:
                 self._give_back(place.result())  # it came in the moment in which nobody wanted it any more
             raise
+        metrics.PORTAL_PLACE_SECONDS.observe(perf_counter() - since)
         return holder
 
     def _give_back(self, holder: str) -> None:
@@ -285,8 +292,9 @@ class PortalLimit:
     async def _ask(self, call: Awaitable[Any]) -> Any:
         """Await one call to Redis; None when it failed, and from then on Redis counts as away."""
         try:
-            async with asyncio.timeout(_REDIS_TIMEOUT_S):
-                return await call
+            with REDIS.of("portal_limit"):
+                async with asyncio.timeout(_REDIS_TIMEOUT_S):
+                    return await call
         except REDIS_ERRORS as error:
             if not self._is_away:
                 self._is_away = True
@@ -327,7 +335,8 @@ class PortalLimit:
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run something beside the callers; it is kept from the garbage collector until it is done."""
-        task = asyncio.create_task(work)
+        # It serves whoever comes: it is part of nobody's trace.
+        task = asyncio.create_task(work, context=Context())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task

@@ -18,10 +18,14 @@ from arq.jobs import serialize_job
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from service.core import metrics
 from service.core.errors import EvictingRedisError
 from service.core.settings import Settings
+from service.core.telemetry import Calls
 
 FETCH_PROCESS = "fetch_process"
 DELIVER = "deliver"
@@ -31,6 +35,23 @@ DELIVERIES_QUEUE = "autos:deliveries"
 REDIS_ERRORS = (RedisError, OSError, TimeoutError, RuntimeError)
 """Everything that a Redis which is away, silent or full can raise. RuntimeError is uvloop's word, which
 redis-py passes on, for a connection that was cut while a command was being written."""
+
+
+def _reason_of(error: Exception) -> str | None:
+    if isinstance(error, TimeoutError | RedisTimeoutError):
+        return "timeout"
+    is_answer = isinstance(error, RedisError) and not isinstance(error, RedisConnectionError)
+    return "refused" if is_answer else "connection"
+
+
+REDIS = Calls(
+    "redis",
+    requests=metrics.REDIS_REQUESTS,
+    failures=metrics.REDIS_FAILURES,
+    seconds=metrics.REDIS_SECONDS,
+    reason_of=_reason_of,
+)
+"""What is asked of Redis, here and by those who share its connections."""
 
 _RING_TIMEOUT_S = 1.5
 _CALL_WAIT_S = 1.0
@@ -108,11 +129,12 @@ class Queue:
         ring whose worker was killed would stay for hours, count as waiting, and keep the next one away.
         """
         try:
-            async with asyncio.timeout(_RING_TIMEOUT_S):
-                async with self.redis.pipeline(transaction=True) as pipe:
-                    pipe.zrem(queue, ring_id)
-                    pipe.delete(*(prefix + ring_id for prefix in _ARQ_PREFIXES))
-                    await pipe.execute()
+            with REDIS.of("heard"):
+                async with asyncio.timeout(_RING_TIMEOUT_S):
+                    async with self.redis.pipeline(transaction=True) as pipe:
+                        pipe.zrem(queue, ring_id)
+                        pipe.delete(*(prefix + ring_id for prefix in _ARQ_PREFIXES))
+                        await pipe.execute()
         except REDIS_ERRORS as error:
             log.warning("redis kept a ring: %s", type(error).__name__)
 
@@ -141,9 +163,10 @@ class Queue:
     async def room(self, queue: str) -> int:
         """Return how many more rings it is worth to have waiting in a queue; 0 also when Redis is away."""
         try:
-            async with asyncio.timeout(_RING_TIMEOUT_S):
-                waiting: int = await self.redis.zcard(queue)
-                return max(0, _MOST_WAITING - waiting)
+            with REDIS.of("room"):
+                async with asyncio.timeout(_RING_TIMEOUT_S):
+                    waiting: int = await self.redis.zcard(queue)
+                    return max(0, _MOST_WAITING - waiting)
         except REDIS_ERRORS as error:
             log.warning("redis did not count a queue: %s", type(error).__name__)
             return 0
@@ -164,8 +187,9 @@ class Queue:
         for ring_id, row_id in rings.items():
             told += [ring_id, serialize_job(task, (str(row_id),), {}, None, now_ms, serializer=serialize)]
         try:
-            async with asyncio.timeout(_RING_TIMEOUT_S):
-                await self._script(keys, told)
+            with REDIS.of("ring"):
+                async with asyncio.timeout(_RING_TIMEOUT_S):
+                    await self._script(keys, told)
         except REDIS_ERRORS as error:
             log.warning("redis did not take %d rings for %s: %s", len(rings), task, type(error).__name__)
             # Not every caller is to wait for it.

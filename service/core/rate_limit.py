@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from service.core.gather import Gatherer
-from service.core.queue import REDIS_ERRORS, Queue
+from service.core.queue import REDIS, REDIS_ERRORS, Queue
 
 WINDOW_S = 60
 """A limit is a number of requests in so many seconds; all of them may come at once."""
@@ -98,8 +98,9 @@ class RateLimit:
     async def _admit_many(self, requests: Sequence[_Request]) -> Mapping[_Request, Verdict]:
         if time.monotonic() >= self._away_until:
             try:
-                async with asyncio.timeout(_PATIENCE_S):
-                    return await self._ask_redis(requests)
+                with REDIS.of("rate_limit"):
+                    async with asyncio.timeout(_PATIENCE_S):
+                        return await self._ask_redis(requests)
             except REDIS_ERRORS as error:
                 log.warning("redis did not count a request: %s", type(error).__name__)
                 self._away_until = time.monotonic() + _AWAY_S

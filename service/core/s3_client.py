@@ -13,13 +13,15 @@ import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioCredentials, AioRefreshableCredentials
 from aiobotocore.session import AioSession
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
 from botocore.handlers import add_expect_header
 
 from service import __version__
+from service.core import metrics
 from service.core.errors import StorageUnavailableError
 from service.core.presign import Credentials
 from service.core.settings import Settings
+from service.core.telemetry import Calls
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
@@ -185,11 +187,44 @@ async def calling(operation: str, *, within_s: float, size_bytes: int = 0) -> As
     Raises:
         StorageUnavailableError: says what failed, and nothing of where or with what.
     """
-    try:
-        async with asyncio.timeout(within_s + size_bytes / _SLOWEST_BYTES_PER_S):
-            yield
-    except S3_ERRORS as error:
-        raise StorageUnavailableError(f"S3 {operation}: {error_code(error)}") from error
+    with _CALLS.of(operation):
+        try:
+            async with asyncio.timeout(within_s + size_bytes / _SLOWEST_BYTES_PER_S):
+                yield
+        except S3_ERRORS as error:
+            raise StorageUnavailableError(f"S3 {operation}: {error_code(error)}") from error
+
+
+def _reason_of(error: Exception) -> str | None:
+    """Name the kind of failure; that an object is not there is one, though it may have been expected."""
+    cause = error.__cause__
+    if not isinstance(error, StorageUnavailableError):
+        return None
+    if isinstance(cause, ClientError):
+        return _kind_of_status(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    is_silent = isinstance(cause, TimeoutError | ConnectTimeoutError | ReadTimeoutError)
+    return "timeout" if is_silent else "connection"
+
+
+def _kind_of_status(status: int) -> str:
+    match status:
+        case 404:
+            return "missing"
+        case 429 | 503:
+            return "throttled"
+        case _ if status >= 500:
+            return "server"
+        case _:
+            return "refused"
+
+
+_CALLS = Calls(
+    "s3",
+    requests=metrics.S3_REQUESTS,
+    failures=metrics.S3_FAILURES,
+    seconds=metrics.S3_SECONDS,
+    reason_of=_reason_of,
+)
 
 
 def error_code(error: BaseException) -> str:

@@ -7,13 +7,22 @@ from datetime import UTC, datetime
 
 from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_exponential_jitter
 
-from service.core import signing
+from service.core import metrics, signing, traceparent
 from service.core.deliveries import Attempt
-from service.core.errors import DestinationRefusedError
+from service.core.errors import AutosError, DestinationRefusedError
 from service.core.outbound import DeliveryFailedError, Outbound, Reply
+from service.core.telemetry import Calls
 
 QUICK_TRIES = 3
 _SLOWER_CODES = frozenset({429, 502, 504})
+
+_CALLS = Calls(
+    "webhook",
+    requests=metrics.WEBHOOK_REQUESTS,
+    failures=metrics.WEBHOOK_FAILURES,
+    seconds=metrics.WEBHOOK_SECONDS,
+    reason_of=lambda error: _kind(error) if isinstance(error, AutosError) else None,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +105,14 @@ async def send(outbound: Outbound, url: str, message: Message, *, timeout_s: flo
 async def _send_once(outbound: Outbound, url: str, message: Message, timeout_s: float) -> Try:
     headers = message.signed_headers()
     try:
-        return Try(await outbound.post(url, body=message.body, headers=headers, timeout_s=timeout_s), None)
+        with _CALLS.of("send") as call:
+            if call.traceparent is not None:
+                headers[traceparent.HEADER] = call.traceparent
+            reply = await outbound.post(url, body=message.body, headers=headers, timeout_s=timeout_s)
+            made = Try(reply, None)
+            if not made.is_accepted:
+                call.failed(f"{reply.status // 100}xx")
+            return made
     except (DeliveryFailedError, DestinationRefusedError) as error:
         return Try(None, error)
 
@@ -104,5 +120,8 @@ async def _send_once(outbound: Outbound, url: str, message: Message, timeout_s: 
 def _attempt(made: Try, started_at: datetime, duration_s: float) -> Attempt:
     if made.reply is not None:
         return Attempt(started_at, made.reply.duration_s, made.reply.status, None, made.reply.body)
-    kind = made.error.kind if isinstance(made.error, DeliveryFailedError) else "refused_destination"
-    return Attempt(started_at, duration_s, None, kind, "")
+    return Attempt(started_at, duration_s, None, _kind(made.error), "")
+
+
+def _kind(error: Exception | None) -> str:
+    return error.kind if isinstance(error, DeliveryFailedError) else "refused_destination"

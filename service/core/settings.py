@@ -150,6 +150,10 @@ class Settings(BaseSettings):
     database_pool_size: PositiveInt = 10
     log_json: bool = False
     log_level: str = "INFO"
+    metrics_token: SecretStr | None = None
+    """Who has it as a bearer token may see `/metrics`; everybody may when unset."""
+    otlp_endpoint: str | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    """The collector that traces are sent to, by OTLP over HTTP; with the extra `otel`."""
 
     def secrecy_ceiling(self, own: int | None) -> int:
         """Return up to which secrecy a client with a ceiling of its own, or none, may have documents."""

@@ -3,12 +3,28 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from service.core import batches, documents, jobs, subscriptions, telling
+from service.core import batches, documents, jobs, metrics, subscriptions, telling
 from service.core.db import Connection
 from service.core.documents import Counts
 from service.core.errors import JobFinalError, JobSharedError, NotFoundError
 from service.core.jobs import Job
 from service.core.states import JobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A job that has ended, and where to ring for after the commit."""
+
+    job: Job
+    destinations: list[UUID]
+
+    def count(self) -> None:
+        """Count it as ended, after the commit."""
+        job = self.job
+        metrics.JOBS_ENDED.labels(job.status).inc()
+        if job.finished_at is not None:
+            took_s = (job.finished_at - job.created_at).total_seconds()
+            metrics.JOB_SECONDS.labels(job.status).observe(max(0.0, took_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +48,8 @@ async def settle(
     left_over: Reason = NOT_FETCHED,
     is_cancelled: bool = False,
     downloaded_bytes: int = 0,
-) -> list[UUID]:
-    """Write the final status of a job that the caller holds; return the destinations to ring for.
+) -> Settled:
+    """Write the final status of a job that the caller holds.
 
     Args:
         error: why the run as a whole failed (the process could not be read, the worker crashed), whatever
@@ -59,27 +75,28 @@ async def settle(
         error_message=error.message if error else None,
         downloaded_bytes=downloaded_bytes,
     )
-    return [
+    destinations = [
         *await telling.tell_all(conn, final),
         *await telling.tell_batches(conn, await batches.count_down(conn, final.id)),
     ]
+    return Settled(final, destinations)
 
 
-async def cancel(conn: Connection, job_id: UUID, client_id: UUID) -> list[UUID]:
-    """Cancel a job at its only client's wish; return the destinations to ring for.
+async def cancel(conn: Connection, job_id: UUID, client_id: UUID) -> Settled | None:
+    """Cancel a job at its only client's wish; None when it is cancelled already.
 
     Its worker finds the fence raised against it at its next heartbeat, within a second while it downloads.
 
     Raises:
         NotFoundError: no such job, or somebody else's.
-        JobFinalError: it has ended otherwise; one that is cancelled already is left as it is.
+        JobFinalError: it has ended otherwise.
         JobSharedError: another client waits for it too.
     """
     job = await jobs.lock_to_cancel(conn, job_id)
     if job is None:
         ended = await jobs.get_for_client(conn, job_id, client_id)
         if ended.status is JobStatus.CANCELLED:
-            return []
+            return None
         raise JobFinalError(f"the job has ended as {ended.status}")
     # Looked up under the job's lock: nobody joins it any more before this transaction ends.
     subscribed = await subscriptions.list_clients(conn, job_id)

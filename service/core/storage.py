@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import ClientError
 
+from service.core import metrics
 from service.core.errors import BadContentError, RefusedError, StorageUnavailableError
 from service.core.multipart import ByteBudget, Part, open_upload, part_sizes, read_parts
 from service.core.presign import presign_get
@@ -143,6 +144,7 @@ class Storage:
                 await self._put(key, first, document.sha256.digest(), media_type)
             else:
                 await self._upload(key, first, parts, media_type)
+        metrics.STORED_BYTES.inc(document.size_bytes)
         return StoredObject(key, document.size_bytes, document.sha256.digest())
 
     async def _put(self, key: str, only: Part, sha256: bytes, media_type: str) -> None:
@@ -181,7 +183,7 @@ class Storage:
         body = answer["Body"]
         async with body:
             while True:
-                async with calling("get_object", within_s=self._patience.call_s):
+                async with calling("get_object_body", within_s=self._patience.call_s):
                     chunk = await body.read(_READ_BYTES)
                 if not chunk:
                     return

@@ -101,6 +101,7 @@ async def retry(
     *,
     webhook_url: str | None,
     endpoint_id: UUID | None,
+    traceparent: str | None = None,
     settings: Settings,
     most_active: int | None = None,
 ) -> Submission:
@@ -108,6 +109,7 @@ async def retry(
 
     Args:
         webhook_url: where the new job is told; with `endpoint_id` None too, where the old one was.
+        traceparent: of the request.
 
     Raises:
         NotFoundError: no such job, or somebody else's.
@@ -130,6 +132,7 @@ async def retry(
             one.reference,
             job.priority,
             job.filters,
+            traceparent=traceparent,
         )
         for one in asked
     ]
@@ -165,7 +168,9 @@ class _Found:
             if wish.number in self.active or self.is_there(wish, settings):
                 continue
             deadline_s = wish.deadline_s or settings.job_deadline_s
-            job = new.get(wish.number, NewJob(wish.number, wish.priority, wish.filters, deadline_s))
+            job = new.get(wish.number) or NewJob(
+                wish.number, wish.priority, wish.filters, deadline_s, wish.traceparent
+            )
             new[wish.number] = replace(
                 job,
                 priority=Priority.first(job.priority, wish.priority),

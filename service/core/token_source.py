@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from service.core import portal_tokens
+from service.core import metrics, portal_tokens
 from service.core.db import Connection, Database
 from service.core.errors import (
     CredentialRefusedError,
@@ -148,13 +148,16 @@ class RenewedToken:
 
     async def _ask(self, claimed: Claimed) -> None:
         """Ask the sign-on server and write what came of it; who needs the token reads it in the row."""
+        metrics.TOKEN_RENEWALS.inc()
         try:
             grant = await self._sign_on.ask(claimed.refresh_token)
         except CredentialRefusedError as error:
+            metrics.TOKEN_RENEWAL_FAILURES.labels("refused").inc()
             log.error("%s", error)  # noqa: TRY400  # its text says all
             reason = error.reason
             await self._write(lambda conn: portal_tokens.record_refusal(conn, claimed, reason))
         except SignOnError as error:
+            metrics.TOKEN_RENEWAL_FAILURES.labels("unavailable").inc()
             log.warning("no token for the portal: %s", error)
             text = str(error)
             await self._write(lambda conn: portal_tokens.record_failure(conn, claimed, text, delay_s=_PACE_S))

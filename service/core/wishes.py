@@ -27,6 +27,7 @@ class Wish:
         reference: the caller's own name for it, echoed wherever the job is shown.
         deadline_s: seconds after which a job made for this wish ends with what it has; None for the setting.
         max_age_s: how old the portal's list of documents may be at most; None for the setting.
+        traceparent: of the request; None for a trace of the job's own.
     """
 
     number: str
@@ -38,6 +39,7 @@ class Wish:
     filters: Filters = None
     deadline_s: int | None = None
     max_age_s: int | None = None
+    traceparent: str | None = None
 
     @property
     def is_told(self) -> bool:

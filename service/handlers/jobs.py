@@ -139,9 +139,11 @@ async def cancel_job(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     job_id, app = path_uuid(request, "job_id"), request.app
     client_id = request[CLIENT].id
-    destinations = await app[DATABASE].in_transaction(lambda conn: settlement.cancel(conn, job_id, client_id))
+    settled = await app[DATABASE].in_transaction(lambda conn: settlement.cancel(conn, job_id, client_id))
     crash_point("job.cancelled")
-    await app[QUEUE].ring_destinations(destinations)
+    if settled is not None:
+        settled.count()
+        await app[QUEUE].ring_destinations(settled.destinations)
     async with app[DATABASE].connection() as conn:
         job = await jobs.get_for_client(conn, job_id, client_id)
     return await show_status(request, job)

@@ -20,6 +20,7 @@ from service.schemas import FilesAnswer, ProcessAnswer, StatusAnswer, SummaryAns
     {200: ProcessAnswer},
     query=ProcessQuery,
     problems=(problems.TOO_MANY_ACTIVE_JOBS,),
+    reads=("traceparent",),
     tells=("Location",),
 )
 @taken_as(Kind.SUBMISSION)

@@ -22,6 +22,7 @@ from service.core.subscriptions import WebhookState
 from service.core.wishes import Wish
 from service.handlers.jobs import api_prefix, path_uuid
 from service.keys import CLIENT, DATABASE, SETTINGS, SUBMISSIONS
+from service.measuring import origin
 from service.middleware import translate
 from service.problems import ProblemError, problem_body
 from service.request_schemas import (
@@ -72,7 +73,7 @@ Create = Callable[[Connection], Awaitable[Created]]
     {200: SummaryAnswer, 202: SummaryAnswer},
     body=JobRequest,
     problems=(*_KEYED, problems.TOO_MANY_ACTIVE_JOBS, problems.INVALID_PROCESS_NUMBER),
-    reads=("Idempotency-Key",),
+    reads=("Idempotency-Key", "traceparent"),
     tells=_TOLD,
 )
 async def create_job(request: web.Request) -> web.Response:
@@ -98,7 +99,7 @@ async def create_job(request: web.Request) -> web.Response:
     body=RetryRequest,
     is_body_needed=False,
     problems=(*_KEYED, problems.TOO_MANY_ACTIVE_JOBS, problems.NOTHING_TO_RETRY),
-    reads=("Idempotency-Key",),
+    reads=("Idempotency-Key", "traceparent"),
     tells=_TOLD,
 )
 async def retry_job(request: web.Request) -> web.Response:
@@ -115,6 +116,7 @@ async def retry_job(request: web.Request) -> web.Response:
             request[CLIENT].id,
             webhook_url=url,
             endpoint_id=body.webhook_endpoint_id,
+            traceparent=origin(request),
             **_limits(request),
         )
         return await _created_job(conn, request, submitted)
@@ -129,7 +131,7 @@ async def retry_job(request: web.Request) -> web.Response:
     body=BatchRequest,
     lines=JobRequest,
     problems=_KEYED,
-    reads=("Idempotency-Key",),
+    reads=("Idempotency-Key", "traceparent"),
     tells=_TOLD,
 )
 async def create_batch(request: web.Request) -> web.Response:
@@ -218,6 +220,7 @@ def _wish(request: web.Request, number: str, options: JobOptions) -> Wish:
         filters=options.filter.filters() if options.filter else None,
         deadline_s=options.deadline_s,
         max_age_s=0 if options.force_refresh else options.max_age_s,
+        traceparent=origin(request),
     )
 
 

@@ -9,13 +9,14 @@ from pydantic import ValidationError
 
 from service import answers, problems
 from service.contract import OBJECT, Operation
-from service.core import deliveries, doctor, endpoints, signing, signing_secrets
+from service.core import deliveries, doctor, endpoints, signing, signing_secrets, traceparent
 from service.core.doctor import Diagnosis
 from service.core.errors import DestinationRefusedError
 from service.core.outbound import DeliveryFailedError, OutboundPolicy, parse_destination
 from service.core.sending import Message, Sent, Try, send
 from service.handlers.submissions import checked_webhook_url
 from service.keys import CLIENT, DATABASE, KEY_RING, OUTBOUND, SETTINGS
+from service.measuring import origin
 from service.request_schemas import NoQuery, ReceiverQuery, ReceiverRequest, WebhookQuery, WebhookRequest
 from service.requests import read_json, read_object, read_query
 from service.schemas import CheckAnswer, ConnectivityAnswer, EchoAnswer, SendTestAnswer, ValidateAnswer
@@ -86,6 +87,7 @@ def _milliseconds(duration_s: float | None) -> float | None:
     body=ReceiverRequest,
     is_body_needed=False,
     problems=(problems.NOT_FOUND,),
+    reads=("traceparent",),
 )
 async def send_test(request: web.Request) -> web.Response:
     """Send a signed `webhook.test` event, with the quick tries of a real delivery."""
@@ -93,7 +95,8 @@ async def send_test(request: web.Request) -> web.Response:
     url, endpoint_id = await _receiver(request)
     async with app[DATABASE].connection() as conn:
         secrets = await signing_secrets.list_live(conn, app[KEY_RING], request[CLIENT].id, endpoint_id)
-    message = Message(deliveries.message_id(uuid4()), _test_event(), secrets)
+    headers = {traceparent.HEADER: origin(request)}
+    message = Message(deliveries.message_id(uuid4()), _test_event(), secrets, headers)
     # All tries together stay below the minute after which a proxy gives a caller up.
     timeout_s = min(app[SETTINGS].webhook_timeout_s, _TEST_TIMEOUT_S)
     try:

@@ -44,6 +44,7 @@ def _claimed(rounds: int = 0) -> Claimed:
         reference=None,
         max_secrecy=None,
         is_wanted=True,
+        job_traceparent=None,
     )
 
 
@@ -107,7 +108,9 @@ async def _settled_with_webhook(world: World, url: str) -> UUID:
         submitted = await submission.submit(
             conn, Wish(NUMBER, webhook_url=url), client.id, settings=world.settings
         )
-        (destination,) = await settlement.cancel(conn, submitted.job.id, client.id)
+        settled = await settlement.cancel(conn, submitted.job.id, client.id)
+        assert settled
+        (destination,) = settled.destinations
     return destination
 
 
@@ -249,7 +252,7 @@ async def test_a_call_that_meets_a_sending_under_way_is_told_again(
         job = await claim_one(conn)
         assert job
         await conn.execute("update processes set listed_at = now()")
-        (destination,) = await settlement.settle(conn, job)
+        (destination,) = (await settlement.settle(conn, job)).destinations
     async with api.db.transaction() as conn:
         if is_being_sent:
             assert await _claim_one(conn, destination, hold_s=60)

@@ -4,7 +4,7 @@ import logging
 import random
 from uuid import UUID
 
-from service.core import documents, events
+from service.core import documents, events, metrics, traceparent, tracing
 from service.core.crash_points import crash_point
 from service.core.deliveries import ENDPOINT_DISABLED, Claimed, Round
 from service.core.endpoint_health import GONE
@@ -12,10 +12,17 @@ from service.core.errors import DatabaseUnavailableError
 from service.core.sending import Message, Sent, send
 from service.core.settings import Settings
 from service.core.states import DeliveryStatus
+from service.core.tracing import Part
 from worker.context import Context
 
 REDELIVERY_HEADER = "autos-redelivery"
 """How often the event was asked for again by hand; only then it is there."""
+
+_OUTCOMES = {
+    DeliveryStatus.DELIVERED: "delivered",
+    DeliveryStatus.DEAD: "dead",
+    DeliveryStatus.PENDING: "again",
+}
 
 # An endpoint that asks for a pause longer than this is tried again all the same: by one delivery.
 _LONGEST_PAUSE_S = 600.0
@@ -49,7 +56,7 @@ async def _send_next(context: Context, destination: UUID) -> bool:
             return False
         # There may be more: another lane looks for it, and opens one more in its turn.
         await deliver(context, destination)
-        await _send(context, destination, claimed)
+        await _send(context, claimed)
     except DatabaseUnavailableError as error:
         log.warning("destination %s: %s; what is due waits", destination, error)
         return False
@@ -60,18 +67,13 @@ async def _send_next(context: Context, destination: UUID) -> bool:
     return True
 
 
-async def _send(context: Context, destination: UUID, claimed: Claimed) -> None:
+async def _send(context: Context, claimed: Claimed) -> None:
     """Do one round of a delivery."""
     crash_point("delivery.claimed")
-    if claimed.is_wanted:
-        sent = await _request(context, claimed)
-        crash_point("delivery.sent")
-        ended = judge(claimed, sent, context.settings)
-        is_success = ended.status is DeliveryStatus.DELIVERED
-        context.destinations.note(destination, is_success=is_success, pause_s=_pause_s(sent, ended))
-    else:
-        ended = Round(DeliveryStatus.DEAD, (), ENDPOINT_DISABLED)
-    to_ring = await context.outbox.note(claimed, ended)
+    with tracing.within("deliver", claimed.traceparent, kind="producer", is_repeat=claimed.is_repeat) as part:
+        part.note({"autos.delivery.id": str(claimed.id), "autos.event": claimed.event})
+        ended, to_ring = await _do_round(context, claimed, part)
+    metrics.DELIVERIES.labels(_OUTCOMES[ended.status]).inc()
     crash_point("delivery.noted")
     await context.queue.ring_destinations(to_ring)
     log.info(
@@ -79,7 +81,20 @@ async def _send(context: Context, destination: UUID, claimed: Claimed) -> None:
     )
 
 
-async def _request(context: Context, claimed: Claimed) -> Sent:
+async def _do_round(context: Context, claimed: Claimed, part: Part) -> tuple[Round, list[UUID]]:
+    """Send, and note how it went; return that, and the destinations to ring for."""
+    if claimed.is_wanted:
+        sent = await _request(context, claimed, part)
+        crash_point("delivery.sent")
+        ended = judge(claimed, sent, context.settings)
+        is_success = ended.status is DeliveryStatus.DELIVERED
+        context.destinations.note(claimed.destination, is_success=is_success, pause_s=_pause_s(sent, ended))
+    else:
+        ended = Round(DeliveryStatus.DEAD, (), ENDPOINT_DISABLED)
+    return ended, await context.outbox.note(claimed, ended)
+
+
+async def _request(context: Context, claimed: Claimed, part: Part) -> Sent:
     settings = context.settings
     ids = [UUID(item["id"]) for item in claimed.payload.get("documents", ())]
     object_keys: dict[UUID, str] = {}
@@ -96,7 +111,9 @@ async def _request(context: Context, claimed: Claimed) -> Sent:
         storage=context.storage,
         signed_at=claimed.next_attempt_at,
     )
-    headers = {REDELIVERY_HEADER: str(claimed.redeliveries)} if claimed.redeliveries else {}
+    headers = {traceparent.HEADER: part.traceparent}
+    if claimed.redeliveries:
+        headers[REDELIVERY_HEADER] = str(claimed.redeliveries)
     message = Message(claimed.message_id, body, secrets, headers)
     return await send(context.outbound, claimed.url, message, timeout_s=settings.webhook_timeout_s)
 

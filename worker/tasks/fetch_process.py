@@ -4,7 +4,7 @@ import asyncio
 import logging
 from uuid import UUID
 
-from service.core import documents, jobs, processes
+from service.core import documents, jobs, metrics, processes, tracing
 from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.documents import Document
@@ -18,12 +18,12 @@ from service.core.errors import (
 )
 from service.core.jobs import Job
 from service.core.portal_records import ProcessRecord
-from service.core.settlement import NOT_FETCHED, Reason, settle
+from service.core.settlement import NOT_FETCHED, Reason, Settled, settle
 from service.core.structured import finish
 from service.core.wishes import Filters
 from worker.context import Context, Run
 from worker.downloads import PASSING_ERRORS, Downloads, quick_tries
-from worker.ledger import End, Ledger
+from worker.ledger import End, HandedBack, Ledger
 
 DEADLINE = Reason("deadline_exceeded", "the job's deadline passed before this document was fetched")
 UNREAD = Reason("deadline_exceeded", "the portal did not let the process be read before the job's deadline")
@@ -44,21 +44,39 @@ async def fetch_process(context: Context, _rung_for: UUID) -> None:
     if job is None:
         return
     crash_point("job.claimed")
-    ledger = Ledger(context.db, job, context.settings)
-    destinations: list[UUID] = []
-    run = Run(job.client_id)
-    context.runs.add(run)
-    try:
-        destinations = await _run_as_owner(context, job, ledger, run)
-    except* LeaseLostError:
-        log.warning("job %s is no longer ours", job.id)
-    finally:
-        context.runs.discard(run)
+    is_first = job.fence == 1
+    if is_first and job.started_at is not None:
+        metrics.JOB_WAIT_SECONDS.observe(max(0.0, (job.started_at - job.created_at).total_seconds()))
+    # A later run may be hours after the request: it has a trace of its own, with a link to the first.
+    with tracing.within("run", job.traceparent, kind="consumer", is_repeat=not is_first) as part:
+        part.note({"autos.job.id": str(job.id)})
+        destinations = await _run_and_count(context, job)
     crash_point("job.settled")
     await context.queue.ring_destinations(destinations)
 
 
-async def _run_as_owner(context: Context, job: Job, ledger: Ledger, run: Run) -> list[UUID]:
+async def _run_and_count(context: Context, job: Job) -> list[UUID]:
+    """Run the job, count how that ended, and return the destinations to ring for."""
+    ledger = Ledger(context.db, job, context.settings)
+    run = Run(job.client_id)
+    context.runs.add(run)
+    outcome, destinations = "lost", list[UUID]()
+    try:
+        match await _run_as_owner(context, job, ledger, run):
+            case Settled() as settled:
+                settled.count()
+                outcome, destinations = "ended", settled.destinations
+            case HandedBack() as handed_back:
+                outcome = handed_back.outcome
+    except* LeaseLostError:
+        log.warning("job %s is no longer ours", job.id)
+    finally:
+        context.runs.discard(run)
+    metrics.RUNS.labels(outcome).inc()
+    return destinations
+
+
+async def _run_as_owner(context: Context, job: Job, ledger: Ledger, run: Run) -> Settled | HandedBack:
     """Run under the heartbeat: losing the lease ends the run."""
     async with asyncio.TaskGroup() as group:
         group.create_task(ledger.keep())
@@ -140,21 +158,21 @@ async def _record_list(context: Context, job: Job, record: ProcessRecord) -> lis
 
 
 def _settle(job: Job, ledger: Ledger, *, error: Reason | None = None, left_over: Reason = NOT_FETCHED) -> End:
-    async def end(conn: Connection, filters: Filters) -> list[UUID]:
+    async def end(conn: Connection, filters: Filters) -> Settled | HandedBack:
         if error is None and left_over is NOT_FETCHED and filters != job.filters:
             # Somebody joined who wants more documents than this run was for.
             return await _hand_back(job)(conn, filters)
-        destinations = await settle(
+        settled = await settle(
             conn, job, error=error, left_over=left_over, downloaded_bytes=ledger.downloaded_bytes
         )
         crash_point("job.settling")
-        return destinations
+        return settled
 
     return end
 
 
 def _settle_at_deadline(job: Job, ledger: Ledger) -> End:
-    async def end(conn: Connection, filters: Filters) -> list[UUID]:
+    async def end(conn: Connection, filters: Filters) -> Settled | HandedBack:
         process = await processes.get(conn, job.process_number)
         # Without a list of this job's own nothing is known of the documents: that is no completed job.
         was_listed = process.listed_at is not None and process.listed_at >= job.created_at
@@ -167,13 +185,13 @@ def _settle_at_deadline(job: Job, ledger: Ledger) -> End:
 def _hand_back(
     job: Job, *, delay_s: float = 0.0, waiting_reason: str | None = None, is_retry: bool = False
 ) -> End:
-    async def end(conn: Connection, _: Filters) -> list[UUID]:
+    async def end(conn: Connection, _: Filters) -> HandedBack:
         await documents.hand_back(conn, job.process_number)
         counts = await documents.count(conn, job.id)
         await jobs.hand_back(
             conn, job, counts, delay_s=delay_s, waiting_reason=waiting_reason, is_retry=is_retry
         )
-        return []
+        return HandedBack("retried" if is_retry else "waits" if waiting_reason else "handed_back")
 
     return end
 
