@@ -29,7 +29,7 @@ async def list_deliveries(request: web.Request) -> web.Response:
         request,
         "deliveries.html",
         deliveries=[answers.delivery_answer(one) for one in page],
-        status=query.status or "",
+        chosen=query.status or "",
         statuses=list(DeliveryStatus),
         following=cursor and request.rel_url.update_query(cursor=cursor),
     )

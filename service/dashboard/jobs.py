@@ -51,7 +51,7 @@ async def list_jobs(request: web.Request) -> web.Response:
         "jobs.html",
         jobs=answer.items,
         sought=sought,
-        status=query.status or "",
+        chosen=query.status or "",
         statuses=list(JobStatus),
         holders=holders,
         following=following,

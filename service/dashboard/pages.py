@@ -16,6 +16,7 @@ from service.core import cnj
 from service.core.clients import Client
 from service.core.sessions import Session
 from service.core.settings import Settings
+from service.core.states import DocumentStatus, JobStatus
 from service.dashboard import charts
 from service.dashboard.reasons import REASONS
 from service.dashboard.words_pt import PORTUGUESE
@@ -86,6 +87,10 @@ class Translator:
     def reason(self, code: str | None) -> str:
         """Return why something failed or waits; a code without words of its own stands for itself."""
         return self(REASONS.get(code, code)) if code else self("some documents could not be had")
+
+    def states(self) -> dict[str, str]:
+        """Return the words for the states that the page's script may hear of."""
+        return {state: self(state) for state in (*JobStatus, *DocumentStatus)}
 
     def number(self, value: float, digits: int = 0) -> str:
         """Return a number as it is written in the language."""

@@ -61,7 +61,7 @@ PORTUGUESE = {
     "Documents of the jobs that ended, minute by minute over the last hour; {} in all": (
         "Documentos das tarefas encerradas, minuto a minuto na última hora; {} no total"
     ),
-    "{} documents and {} in the last hour": "{} documentos e {} na última hora",
+    "Documents in the last hour: {} ({})": "Documentos na última hora: {} ({})",
     "Jobs that ended with everything": "Tarefas encerradas com tudo",
     "Jobs that ended, minute by minute over the last hour; {} in all": (
         "Tarefas encerradas, minuto a minuto na última hora; {} no total"
@@ -71,8 +71,8 @@ PORTUGUESE = {
     ),
     "Jobs waiting": "Tarefas na fila",
     "Jobs waiting, over the last hour": "Tarefas na fila, na última hora",
-    "{} running; the oldest has waited for {}": "{} em andamento; a mais antiga espera há {}",
-    "{} running": "{} em andamento",
+    "Running: {}; the oldest has waited for {}": "Em andamento: {}; a mais antiga espera há {}",
+    "Running: {}": "Em andamento: {}",
     "The portal": "O portal",
     "left alone": "em descanso",
     "asked us to wait": "pediu que esperássemos",
@@ -85,7 +85,7 @@ PORTUGUESE = {
     "The token was refused": "O token foi recusado",
     "The token ends": "O token expira em",
     "Webhooks to be sent": "Webhooks por enviar",
-    "{} given up since yesterday": "{} abandonados desde ontem",
+    "Given up since yesterday: {}": "Abandonados desde ontem: {}",
     "None given up since yesterday": "Nenhum abandonado desde ontem",
     "Running now": "Em andamento agora",
     "Nothing runs at the moment.": "Nada em andamento no momento.",
@@ -147,11 +147,11 @@ PORTUGUESE = {
     "your name for it: {}": "sua referência: {}",
     "No webhook was made for it yet.": "Ainda não há webhook para ela.",
     # Failed work.
-    "{} jobs were started again.": "{} tarefas foram reiniciadas.",
-    "{} could not be started now.": "{} não puderam ser iniciadas agora.",
-    "{} webhooks are sent again.": "{} webhooks são reenviados.",
+    "Jobs that were started again: {}.": "Tarefas reiniciadas: {}.",
+    "Could not be started now: {}.": "Não puderam ser iniciadas agora: {}.",
+    "Webhooks that are sent again: {}.": "Webhooks reenviados: {}.",
     "Jobs that left documents out": "Tarefas que deixaram documentos de fora",
-    "Retry all {}": "Tentar todas as {} de novo",
+    "Retry all ({})": "Tentar todas de novo ({})",
     "Start all of these jobs again?": "Reiniciar todas estas tarefas?",
     "Those of which nobody has asked for the process again since; the newest {} at most.": (
         "Aquelas cujo processo não foi solicitado de novo desde então; no máximo as {} mais novas."

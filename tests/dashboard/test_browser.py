@@ -6,10 +6,11 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from service.sandbox.cases import Special, special_number
+from tests.conftest import MakeSettings
 from tests.dashboard.browser import CHROMIUM, DESK, PHONE, needs_chromium, open_browser, visit
 from tests.dashboard.reader import OPERATOR, add_key
 from tests.receiver import Receiver
-from tests.world import Caller, World
+from tests.world import Caller, World, open_world
 
 pytestmark = needs_chromium
 
@@ -29,7 +30,7 @@ async def browser() -> AsyncIterator[Browser]:
 async def _with_work(world: World, receiver: Receiver) -> tuple[Caller, dict[str, str]]:
     """A client with something of everything; the paths of all pages that there are of it."""
     caller = await world.caller()
-    receiver.statuses = [500] * 4
+    receiver.statuses = [410]
     await caller.post("/webhooks/endpoints", json={"url": "https://hooks.example.com/autos"})
     await caller.post("/jobs", json={"process_number": SOME_FAIL, "webhook_url": receiver.url})
     job_id = (await caller.wait_until_final(SOME_FAIL))["job_id"]
@@ -54,10 +55,13 @@ async def _with_work(world: World, receiver: Receiver) -> tuple[Caller, dict[str
 
 
 async def test_a_newcomer_signs_in_submits_a_process_and_watches_it_to_its_end(
-    browser: Browser, world: World
+    browser: Browser, empty: None, make_settings: MakeSettings
 ) -> None:
-    caller = await world.caller()
-    async with visit(browser, world) as seen:
+    async with (
+        open_world(make_settings(downloads_per_job=1)) as world,  # so that there is something to watch
+        visit(browser, world) as seen,
+    ):
+        caller = await world.caller()
         await seen.sign_in(caller.key)
         await seen.page.get_by_role("link", name="Submit").click()
         await seen.page.get_by_label("Process numbers").fill(SLOW)
@@ -95,14 +99,14 @@ async def test_failed_work_is_tried_again_after_a_question(
         await seen.open(paths["failed"])
         await expect(seen.page.locator("tr[data-job]")).to_have_count(1)
         seen.page.once("dialog", lambda dialog: dialog.dismiss())
-        await seen.page.get_by_role("button", name="Retry all 1").click()
+        await seen.page.get_by_role("button", name="Retry all (1)").click()
         async with world.db.connection() as conn:
             assert await conn.fetchval("select count(*) from jobs") == 2
         seen.page.once("dialog", lambda dialog: dialog.accept())
-        await seen.page.get_by_role("button", name="Retry all 1").click()
-        await expect(seen.page.get_by_text("1 jobs were started again.")).to_be_visible()
+        await seen.page.get_by_role("button", name="Retry all (1)").click()
+        await expect(seen.page.get_by_text("Jobs that were started again: 1.")).to_be_visible()
         await seen.page.get_by_role("button", name="Send again").click()
-        await receiver.wait_for(5)
+        await receiver.wait_for(2)
 
 
 async def test_a_document_is_looked_into_and_runs_nothing(

@@ -40,8 +40,29 @@ async def test_the_overview_tells_of_the_last_hour_and_of_what_is_open(world: Wo
         page = await reader.get("/")
         status = (await caller.get(f"/processes/{SOME_FAIL}/status")).json
     assert "0 completed, 1 partial, 0 failed" in page.text
-    assert f"{status['completed_documents']} documents and" in page.text
+    assert f"Documents in the last hour: {status['completed_documents']} (" in page.text
     assert "Nothing runs at the moment." in page.text
+
+
+async def test_the_overview_shows_what_runs_and_what_waits(world: World) -> None:
+    hanging = special_number(Special.HANGING)
+    caller = await world.caller()
+    await caller.post("/jobs", json={"process_number": hanging})
+    await world.until("select exists (select from jobs where status = 'processing')")
+    async with signed_in(world, caller.key) as reader:
+        page = await reader.get("/")
+    assert "Running: 1" in page.text
+    assert hanging in page.text
+
+
+async def test_an_error_is_a_page_in_the_readers_language(api: World) -> None:
+    caller = await api.caller()
+    async with signed_in(api, caller.key) as reader:
+        page = await reader.get("/dashboard/jobs/x", **{"Accept-Language": "pt"})
+        assert page.status == 404  # no path of ours
+        page = await reader.get("/dashboard/jobs/" + "0" * 8, **{"Accept-Language": "pt"})
+    assert (page.status, page.headers["Content-Language"]) == (404, "pt-BR")
+    assert "Não encontrado" in page.text
 
 
 async def test_the_overview_counts_what_is_the_readers_alone(world: World) -> None:
@@ -212,33 +233,33 @@ async def test_what_cannot_be_tried_now_is_left_and_said(world: World) -> None:
             await conn.execute("update clients set max_active_jobs = 1")
         page = await reader.post("/dashboard/failed/retry")
     assert page.path == "/dashboard/failed?retried=0&left=1"
-    assert "1 could not be started now." in page.text
+    assert "Could not be started now: 1." in page.text
 
 
 async def test_a_webhook_is_looked_into_and_sent_again(world: World, receiver: Receiver) -> None:
-    receiver.statuses, receiver.body = [500] * 4, "<b>too tired</b>"
+    receiver.statuses, receiver.body = [410], "<b>too tired</b>"
     async with _fetched(world, CASE, webhook_url=f"{receiver.url}?token=s3cret") as (reader, caller, _):
         await world.until("select bool_and(status = 'dead') from deliveries")
         delivery = (await caller.get("/webhooks/deliveries")).json["items"][0]["id"]
         page = await reader.get(f"/dashboard/deliveries/{delivery}")
-        assert page.text.count("&lt;b&gt;too tired&lt;/b&gt;") == 4
+        assert page.text.count("&lt;b&gt;too tired&lt;/b&gt;") == 1
         assert "s3cret" not in page.text
         assert delivery in (await reader.get("/dashboard/failed")).text
         sent = await reader.post(f"/dashboard/deliveries/{delivery}/redeliver")
         assert sent.path == f"/dashboard/deliveries/{delivery}"
-        await receiver.wait_for(5)
+        await receiver.wait_for(2)
         await world.until("select bool_and(status = 'delivered') from deliveries")
         assert delivery in (await reader.get("/dashboard/deliveries?status=delivered")).text
         assert delivery not in (await reader.get("/dashboard/failed")).text
 
 
 async def test_all_webhooks_that_were_given_up_are_sent_again(world: World, receiver: Receiver) -> None:
-    receiver.statuses = [500] * 4
+    receiver.statuses = [410]
     async with _fetched(world, CASE, webhook_url=receiver.url) as (reader, _, _):
         await world.until("select bool_and(status = 'dead') from deliveries")
         page = await reader.post("/dashboard/failed/redeliver")
         assert page.path == "/dashboard/failed?sent=1"
-        await receiver.wait_for(5)
+        await receiver.wait_for(2)
         async with world.db.connection() as conn:
             noted = await conn.fetchval("select action from audit_log order by id desc limit 1")
     assert noted == "deliveries.redelivered"

@@ -47,43 +47,32 @@ function replace(fresh) {
     // Not under the hands of a reader who is about to use it.
     if (!old.isEqualNode(now) && !old.contains(document.activeElement)) old.replaceWith(document.adoptNode(now));
   }
-  labels = readLabels(labels);
 }
 
 // News: one stream a page.
 
-// The words for states, in the page's language, from what the server wrote: a state that is not on the page yet
-// comes with the refresh that follows its news.
-let labels = readLabels(new Map());
-
-function readLabels(known) {
-  for (const badge of document.querySelectorAll("[data-status]")) known.set(badge.classList[1], badge.textContent);
-  return known;
-}
+// The words for states in the page's language.
+const states = JSON.parse(document.body.dataset.states ?? "{}");
 
 function show(row, status) {
   const badge = row.querySelector("[data-status]");
-  if (!badge || !labels.has(status)) return;
   badge.className = `badge ${status}`;
-  badge.textContent = labels.get(status);
+  badge.textContent = states[status];
 }
 
 function showJob(job) {
   const row = document.querySelector(`[data-job="${CSS.escape(job.job_id)}"]`);
   if (row) {
     show(row, job.status);
-    const bar = row.querySelector("[data-progress]");
-    if (bar) bar.value = job.progress_percentage;
-    const counts = row.querySelector("[data-counts]");
-    if (counts) counts.textContent = `${job.completed_documents}/${job.total_documents}`;
-    if (FINAL.includes(job.status) && row.dataset.final === "no") announce(row);
+    row.querySelector("[data-progress]").value = job.progress_percentage;
+    row.querySelector("[data-counts]").textContent = `${job.completed_documents}/${job.total_documents}`;
+    if (FINAL.includes(job.status) && row.dataset.final === "no") announce(job.status);
   }
   refreshSoon();
 }
 
-function announce(row) {
-  const badge = row.querySelector("[data-status]");
-  document.getElementById("news").textContent = `${document.title}: ${badge.textContent}`;
+function announce(status) {
+  document.getElementById("news").textContent = `${document.title}: ${states[status]}`;
 }
 
 function follow(url) {
