@@ -41,10 +41,11 @@ def signed_in(scope: str = "read") -> Callable[[Handler], Handler]:
                 await _let_in(request)
                 need_scope(request, scope)
                 return await handler(request)
+            except web.HTTPSeeOther as elsewhere:
+                return web.Response(status=elsewhere.status, headers={"Location": str(elsewhere.location)})
             except Exception as error:
-                # A redirect is none, and the middleware knows what a reader of streams has to be told.
-                if isinstance(error, web.HTTPRedirection) or getattr(handler, "is_stream", False):
-                    raise
+                if getattr(handler, "is_stream", False):
+                    raise  # the middleware knows what its reader has to be told
                 return _error_page(request, error)
 
         return guarded
