@@ -99,12 +99,23 @@ create table api_keys (
     client_id     uuid        not null references clients,
     key_sha256    bytea       not null unique check (octet_length(key_sha256) = 32),
     last_four     text        not null check (char_length(last_four) = 4),
-    scopes        text[]      not null default '{read,write}' check (scopes <@ '{read,write}' and scopes <> '{}'),
+    scopes        text[]      not null default '{read,write}'
+        check (scopes <@ '{read,write,operator}' and scopes <> '{}'),  -- operator: looks at every client's
     created_at    timestamptz not null default now(),
     expires_at    timestamptz,
     revoked_at    timestamptz,
     last_used_at  timestamptz
 );
+
+-- Who looks at the dashboard: a key that was given once, remembered by a cookie.
+create table sessions (
+    token_sha256 bytea       primary key check (octet_length(token_sha256) = 32),
+    key_id       text        not null references api_keys,
+    client_id    uuid        references clients,  -- whom an operator looks at; null: the key's own client
+    created_at   timestamptz not null default now(),
+    expires_at   timestamptz not null
+);
+create index sessions_by_end on sessions (expires_at);
 
 -- Who is told ------------------------------------------------------------------------------------
 

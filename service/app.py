@@ -19,6 +19,7 @@ from service.core.rate_limit import open_rate_limit
 from service.core.settings import Settings
 from service.core.storage import open_storage
 from service.core.token_source import open_token_source
+from service.dashboard import routes as dashboard
 from service.handlers import (
     batches,
     deliveries,
@@ -102,6 +103,7 @@ def create_app(settings: Settings) -> web.Application:
             _opened(OUTBOUND, open_outbound),
         ]
     )
+    app.add_routes(dashboard.routes())
     for prefix in ("", "/api/v1"):
         app.add_routes(_routes(prefix))
     app[OPENAPI] = _description(settings.public_url)

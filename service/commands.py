@@ -210,8 +210,8 @@ def _positive(text: str) -> int:
 
 def _scopes(text: str) -> list[str]:
     scopes = text.split(",")
-    if not set(scopes) <= set(clients.SCOPES):
-        raise argparse.ArgumentTypeError("should be read, write, or both with a comma")
+    if not set(scopes) <= {*clients.SCOPES, clients.OPERATOR}:
+        raise argparse.ArgumentTypeError("should be of read, write and operator, with commas")
     return scopes
 
 
@@ -231,7 +231,7 @@ def add_commands(parser: argparse.ArgumentParser) -> "Commands":
         "--scopes",
         type=_scopes,
         default=clients.SCOPES,
-        help="read, write, or both (default)",
+        help="of read, write and operator, with commas (default: read,write)",
     )
     create.set_defaults(run=create_key)
     rotate = keys.add_parser("rotate", help="create a key in the place of another")

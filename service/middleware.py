@@ -84,7 +84,8 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
             language=asked_language(request),
         )
     if not response.prepared:
-        response.headers.update(_SAFE_HEADERS)
+        for name, value in _SAFE_HEADERS.items():
+            response.headers.setdefault(name, value)
         if verdict := request.get(VERDICT):
             response.headers.update(_rate_headers(verdict))
         if request.app[DRAINING].is_set():
@@ -95,7 +96,7 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Find out who is calling, before anything of the request is read."""
-    if getattr(request.match_info.handler, "is_public", False) or request.match_info.http_exception:
+    if is_keyless(request.match_info.handler) or request.match_info.http_exception:
         return await handler(request)
     client, key_sha256 = None, b""
     if (key := _key(request)) and clients.is_plausible(key):
@@ -171,6 +172,17 @@ def public(handler: Handler) -> Handler:
     """Mark a handler that answers without a key."""
     handler.is_public = True  # type: ignore[attr-defined]
     return handler
+
+
+def page(handler: Handler) -> Handler:
+    """Mark a handler of the dashboard, which knows its readers by their session."""
+    handler.is_page = True  # type: ignore[attr-defined]
+    return handler
+
+
+def is_keyless(handler: object) -> bool:
+    """Whether a handler answers without a key."""
+    return getattr(handler, "is_public", False) or getattr(handler, "is_page", False)
 
 
 def stream(handler: Handler) -> Handler:

@@ -111,6 +111,12 @@ INSUFFICIENT_SCOPE = Problem(
     "The key is not for this",
     "A key with the scope `read` may look; what starts, stops or sends something needs `write`.",
 )
+FOREIGN_FORM = Problem(
+    "foreign-form",
+    403,
+    "The form is none of this page's",
+    "What changes something on the dashboard has to be sent by the dashboard itself, in a browser.",
+)
 TOO_SECRET = Problem(
     "document-too-secret",
     403,
@@ -184,6 +190,7 @@ CATALOGUE = {
         ENDPOINT_DISABLED,
         TOO_MANY_ENDPOINTS,
         INSUFFICIENT_SCOPE,
+        FOREIGN_FORM,
         TOO_SECRET,
         RATE_LIMITED,
         OVERLOADED,

@@ -26,7 +26,7 @@ def read_query(request: web.Request, model: type[R]) -> R:
     for name in request.query:
         if len(request.query.getall(name)) > 1:
             raise problems.invalid(f"#/{name}", "given more than once")
-    return _validate(model, dict(request.query))
+    return validate(model, dict(request.query))
 
 
 async def read_json(request: web.Request, model: type[R]) -> R:
@@ -35,7 +35,7 @@ async def read_json(request: web.Request, model: type[R]) -> R:
     Raises:
         ProblemError: 400 not JSON, 408 too slow, 413 too large, 415 another type, 422 not as described.
     """
-    return _validate(model, _parse(await _read_body(request)))
+    return validate(model, _parse(await _read_body(request)))
 
 
 def idempotency_key(request: web.Request) -> str | None:
@@ -74,7 +74,7 @@ def is_lines(request: web.Request) -> bool:
 
 async def read_batch_json(request: web.Request, model: type[R]) -> R:
     """Return a JSON body of up to 1 MiB as `model`; raises like `read_json`."""
-    return _validate(model, _parse(await _read_body(request, max_bytes=_MAX_BATCH_BYTES)))
+    return validate(model, _parse(await _read_body(request, max_bytes=_MAX_BATCH_BYTES)))
 
 
 async def read_lines(request: web.Request, model: type[R], *, most: int) -> list[R | ProblemError]:
@@ -92,7 +92,7 @@ async def read_lines(request: web.Request, model: type[R], *, most: int) -> list
 
 def _line(model: type[R], line: bytes) -> R | ProblemError:
     try:
-        return _validate(model, _parse(line))
+        return validate(model, _parse(line))
     except ProblemError as error:
         return error
 
@@ -118,7 +118,12 @@ def _parse(body: bytes) -> object:
         raise ProblemError(problems.BAD_REQUEST, f"the body is not JSON: {error.msg}") from error
 
 
-def _validate(model: type[R], value: object) -> R:
+def validate(model: type[R], value: object) -> R:
+    """Return a value as `model`.
+
+    Raises:
+        ProblemError: 422, with what is wrong of each member.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:

@@ -69,6 +69,10 @@ PORTUGUESE = {
         "Clientes que solicitam o mesmo processo ao mesmo tempo compartilham o job, e nenhum deles pode "
         "cancelá-lo sozinho."
     ),
+    "The form is none of this page's": "O formulário não é desta página",
+    "What changes something on the dashboard has to be sent by the dashboard itself, in a browser.": (
+        "O que altera algo no painel precisa ser enviado pelo próprio painel, em um navegador."
+    ),
     "The document is too secret for you": "O documento é sigiloso demais para você",
     "Its level of secrecy, or that of its case, is above the one up to which you may have documents.": (
         "Seu nível de sigilo, ou o do processo, está acima daquele até o qual você pode ter documentos."

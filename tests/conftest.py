@@ -29,7 +29,7 @@ from tests.world import World, open_world
 
 TABLES = """idempotency_keys, portal_tokens, delivery_attempts, deliveries, batch_items, batches,
     subscriptions, documents, jobs, turns, processes, audit_log, signing_secrets, endpoints,
-    api_keys, clients"""
+    sessions, api_keys, clients"""
 
 MakeSettings = Callable[..., Settings]
 

@@ -21,6 +21,9 @@ _PREFIX = "autos_live_"
 SCOPES = ("read", "write")
 """What keys can be for: looking, and asking for processes too."""
 
+OPERATOR = "operator"
+"""What a key can be for beside those: seeing on the dashboard what every client sees."""
+
 _USE_NOTED_EVERY = timedelta(minutes=1)
 
 
@@ -28,7 +31,7 @@ _USE_NOTED_EVERY = timedelta(minutes=1)
 class Client:
     """Somebody who calls the API; limits of its own take the place of those in the settings.
 
-    `key_id` and `scopes` (`read`, `write`) are those of the key that it came with.
+    `key_id` and `scopes` (`read`, `write`, `operator`) are those of the key that it came with.
     """
 
     id: UUID
@@ -84,7 +87,7 @@ async def ensure(
     if row is not None:
         secret = webhook_secret or signing.new_secret()
         await signing_secrets.put(conn, ring, secret, row["id"])
-        return _client(row), secret
+        return from_row(row), secret
     client, grace = await get(conn, name), signing_secrets.GRACE
     if webhook_secret is None:
         return client, None
@@ -106,7 +109,7 @@ async def get(conn: Connection, name: str) -> Client:
     row = await conn.fetchrow("select * from clients where name = $1", name)
     if row is None:
         raise NotFoundError(f"there is no client {name}")
-    return _client(row)
+    return from_row(row)
 
 
 async def add_key(
@@ -217,14 +220,14 @@ async def authenticate_many(conn: Connection, keys_sha256: Sequence[bytes]) -> d
     found: dict[bytes, Client | None] = dict.fromkeys(keys_sha256)
     for row in rows:
         found[row["key_sha256"]] = replace(
-            _client(row), key_id=row["key_id"], scopes=frozenset(row["scopes"])
+            from_row(row), key_id=row["key_id"], scopes=frozenset(row["scopes"])
         )
     return found
 
 
 async def list_all(conn: Connection) -> list[Client]:
     """Return every client, by name."""
-    return [_client(row) for row in await conn.fetch("select * from clients order by name")]
+    return [from_row(row) for row in await conn.fetch("select * from clients order by name")]
 
 
 async def set_limits(
@@ -243,7 +246,7 @@ async def set_limits(
     )
     if row is None:
         raise NotFoundError(f"there is no client {name}")
-    return _client(row)
+    return from_row(row)
 
 
 async def set_max_secrecy(conn: Connection, name: str, level: int | None) -> Client:
@@ -255,10 +258,11 @@ async def set_max_secrecy(conn: Connection, name: str, level: int | None) -> Cli
     row = await conn.fetchrow("update clients set max_secrecy = $2 where name = $1 returning *", name, level)
     if row is None:
         raise NotFoundError(f"there is no client {name}")
-    return _client(row)
+    return from_row(row)
 
 
-def _client(row: asyncpg.Record) -> Client:
+def from_row(row: asyncpg.Record) -> Client:
+    """Return the client of a row of `clients`."""
     return Client(
         row["id"],
         row["name"],

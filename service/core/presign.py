@@ -40,17 +40,19 @@ def presign_get(
     filename: str,
     now: datetime,
     ttl_s: int,
+    is_shown: bool = False,
 ) -> str:
     """Return a link that downloads the object under the name `filename`, from `now` for `ttl_s` seconds.
 
     Args:
         endpoint_url: the S3 endpoint as callers reach it; the link is in path style.
         now: with a time zone.
+        is_shown: let browsers show it in place of saving it; for types only that run nothing in S3's origin.
     """
     origin, host, folder = _address(endpoint_url, bucket)
     signing = _signing(credentials, region, now, ttl_s)
     path = folder + quote(key, safe="/~")
-    disposition = "response-content-disposition=" + _quoted_disposition(filename)
+    disposition = "response-content-disposition=" + _quoted_disposition(filename, is_shown)
     # The signature is over the parameters in the order of the alphabet; botocore writes them in another.
     by_name = f"{signing.who_and_when}{signing.token}&X-Amz-SignedHeaders=host&{disposition}"
     request = f"GET\n{path}\n{by_name}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD"
@@ -93,21 +95,22 @@ def _address(endpoint_url: str, bucket: str) -> tuple[str, str, str]:
 
 # Documents share a few names, and a list is polled again and again.
 @lru_cache(maxsize=4096)
-def _quoted_disposition(filename: str) -> str:
-    return quote(content_disposition(filename), safe="-._~")
+def _quoted_disposition(filename: str, is_shown: bool) -> str:
+    return quote(content_disposition(filename, is_shown=is_shown), safe="-._~")
 
 
-def content_disposition(filename: str) -> str:
+def content_disposition(filename: str, *, is_shown: bool = False) -> str:
     """Return the header that saves a document under its name: ASCII for old clients, then the whole name.
 
-    Always an attachment, since HTML and SVG from a court must not run in S3's origin.
+    An attachment unless it `is_shown`, since HTML and SVG from a court must not run in S3's origin.
     """
     name = safe_filename(filename)
     decomposed = unicodedata.normalize("NFKD", name)
     letters = "".join(char for char in decomposed if not unicodedata.combining(char))
     # Some browsers decode percent signs in the plain name.
     ascii_name = re.sub(r"[^ -~]|%", "_", letters).replace('"', "'").replace("\\", "_")
-    return f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name, safe=_PLAIN)}"
+    kind = "inline" if is_shown else "attachment"
+    return f"{kind}; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name, safe=_PLAIN)}"
 
 
 def safe_filename(filename: str) -> str:

@@ -285,7 +285,9 @@ class Storage:
                         Bucket=self._bucket, CreateBucketConfiguration={"LocationConstraint": region}
                     )
 
-    def presign(self, key: str, *, filename: str, now: datetime, ttl_s: int | None = None) -> str:
+    def presign(
+        self, key: str, *, filename: str, now: datetime, ttl_s: int | None = None, is_shown: bool = False
+    ) -> str:
         """Return a link that downloads the object under a name, for a while counted from `now`.
 
         Asks nobody; the same arguments give the same link.
@@ -293,6 +295,7 @@ class Storage:
         Args:
             now: with a time zone.
             ttl_s: `link_ttl_s` of the settings when None.
+            is_shown: as in `presign_get`.
         """
         return presign_get(
             self._public_url,
@@ -303,6 +306,7 @@ class Storage:
             filename=filename,
             now=now,
             ttl_s=ttl_s or self._link_ttl_s,
+            is_shown=is_shown,
         )
 
 

@@ -12,7 +12,7 @@ from service.core.db import Connection
 from service.core.delivery_log import Logged, LoggedAttempt, Redelivered, Search
 from service.core.errors import EndpointDisabledError
 from service.core.states import DeliveryStatus
-from service.cursors import cut_page, read_cursor
+from service.cursors import Position, cut_page, read_cursor
 from service.handlers.jobs import path_uuid
 from service.keys import CLIENT, DATABASE, QUEUE
 from service.request_schemas import DeliveryListQuery, NoQuery, RedeliverRequest
@@ -30,7 +30,17 @@ from service.schemas import DeliveryAnswer, DeliveryListAnswer, RedeliveredAnswe
 async def list_deliveries(request: web.Request) -> web.Response:
     """List what was sent to the client, or is to be, the newest first."""
     query = read_query(request, DeliveryListQuery)
-    search = Search(
+    search = search_of(query, after=read_cursor(query.cursor, query))
+    async with request.app[DATABASE].connection() as conn:
+        found = await delivery_log.list_found(conn, search, request[CLIENT].id, limit=query.limit + 1)
+    page, cursor = cut_page(found, query, limit=query.limit)
+    answer = DeliveryListAnswer(items=[answers.delivery_answer(one) for one in page], next_cursor=cursor)
+    return answers.page_response(request, answer, cursor)
+
+
+def search_of(query: DeliveryListQuery, *, after: Position | None) -> Search:
+    """Return what a query of the list looks for."""
+    return Search(
         statuses=_statuses(query.status),
         event=query.event,
         endpoint_id=query.endpoint_id,
@@ -38,13 +48,8 @@ async def list_deliveries(request: web.Request) -> web.Response:
         batch_id=query.batch_id,
         since=query.since,
         until=query.until,
-        after=read_cursor(query.cursor, query),
+        after=after,
     )
-    async with request.app[DATABASE].connection() as conn:
-        found = await delivery_log.list_found(conn, search, request[CLIENT].id, limit=query.limit + 1)
-    page, cursor = cut_page(found, query, limit=query.limit)
-    answer = DeliveryListAnswer(items=[answers.delivery_answer(one) for one in page], next_cursor=cursor)
-    return answers.page_response(request, answer, cursor)
 
 
 @Operation("webhooks", {200: DeliveryAnswer})

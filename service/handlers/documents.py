@@ -34,7 +34,7 @@ _AGAIN = {"Retry-After": "5"}
 async def get_content(request: web.Request) -> web.Response:
     """Redirect to a fresh presigned URL of the document; 410 when its object is not there any more."""
     read_query(request, NoQuery)
-    document = await _get(request)
+    document = await document_of(request)
     if document.object_key is None:
         reason = document.error_message or "it has not been fetched yet"
         raise ProblemError(problems.NOT_AVAILABLE, f"the document is {document.status}: {reason}")
@@ -53,7 +53,7 @@ async def get_content(request: web.Request) -> web.Response:
 async def get_text(request: web.Request) -> web.Response:
     """Send the text that the court has made of a document, read from the portal at this moment."""
     read_query(request, NoQuery)
-    document = await _get(request)
+    document = await document_of(request)
     if request.app[TEXTS].locked():
         raise ProblemError(problems.OVERLOADED, headers=_AGAIN)
     async with request.app[TEXTS]:
@@ -61,7 +61,13 @@ async def get_text(request: web.Request) -> web.Response:
     return web.Response(text=text, content_type="text/plain", headers={"Cache-Control": "private, no-store"})
 
 
-async def _get(request: web.Request) -> Document:
+async def document_of(request: web.Request) -> Document:
+    """Return the document that the path names.
+
+    Raises:
+        NotFoundError: no such document, or none of the client's.
+        ProblemError: 403, it is too secret for the client.
+    """
     document_id = path_uuid(request, "document_id")
     async with request.app[DATABASE].connection() as conn:
         document = await documents.get_for_client(conn, document_id, request[CLIENT].id)

@@ -29,7 +29,14 @@ from service.schemas import EndpointAnswer, EndpointListAnswer, NewEndpointAnswe
 async def create_endpoint(request: web.Request) -> web.Response:
     """Create an endpoint: 201 with its signing secret, which is shown this once."""
     read_query(request, NoQuery)
-    body = await read_json(request, EndpointRequest)
+    created, secret = await add_endpoint(request, await read_json(request, EndpointRequest))
+    answer = NewEndpointAnswer(**dict(answers.endpoint_answer(created)), secret=secret)
+    location = f"{api_prefix(request)}/webhooks/endpoints/{created.id}"
+    return answers.json_response(answer, status=201, headers={"Location": location})
+
+
+async def add_endpoint(request: web.Request, body: EndpointRequest) -> tuple[Endpoint, str]:
+    """Write a new endpoint of the client's; return it with its secret as it is shown."""
     url = checked_webhook_url(request, body.url, pointer="#/url") or ""
     secret, client = _secret(body.secret), request[CLIENT]
 
@@ -46,10 +53,7 @@ async def create_endpoint(request: web.Request) -> web.Response:
         await audit.note(conn, client.id, "endpoint.created", created.id, key_id=client.key_id)
         return created
 
-    created = await request.app[DATABASE].in_transaction(create)
-    answer = NewEndpointAnswer(**dict(answers.endpoint_answer(created)), secret=signing.show_secret(secret))
-    location = f"{api_prefix(request)}/webhooks/endpoints/{created.id}"
-    return answers.json_response(answer, status=201, headers={"Location": location})
+    return await request.app[DATABASE].in_transaction(create), signing.show_secret(secret)
 
 
 @Operation(
@@ -84,9 +88,14 @@ async def get_endpoint(request: web.Request) -> web.Response:
 async def change_endpoint(request: web.Request) -> web.Response:
     """Change what is given of an endpoint, and leave the rest."""
     read_query(request, NoQuery)
-    endpoint_id, client = path_uuid(request, "endpoint_id"), request[CLIENT]
-    body = await read_json(request, EndpointChange)
-    given = body.model_fields_set
+    endpoint_id = path_uuid(request, "endpoint_id")
+    changed = await alter_endpoint(request, endpoint_id, await read_json(request, EndpointChange))
+    return answers.json_response(answers.endpoint_answer(changed))
+
+
+async def alter_endpoint(request: web.Request, endpoint_id: UUID, body: EndpointChange) -> Endpoint:
+    """Write what is given of an endpoint of the client's, and ring for what is given up by that."""
+    client, given = request[CLIENT], body.model_fields_set
     url = checked_webhook_url(request, body.url, pointer="#/url") if "url" in given else None
 
     async def change(conn: Connection) -> tuple[Endpoint, list[UUID]]:
@@ -116,7 +125,7 @@ async def change_endpoint(request: web.Request) -> web.Response:
 
     changed, to_ring = await request.app[DATABASE].in_transaction(change)
     await request.app[QUEUE].ring_destinations(to_ring)
-    return answers.json_response(answers.endpoint_answer(changed))
+    return changed
 
 
 @Operation("webhooks", {204: None})

@@ -70,7 +70,7 @@ async def show_polled(request: web.Request, find: Find[Job], tag_of: Tag[Job]) -
 async def list_jobs(request: web.Request) -> web.Response:
     """List the client's jobs, the newest first, or those whose ids are given."""
     query = read_query(request, JobListQuery)
-    answer = await (_jobs_by_id if query.ids else _page_of_jobs)(request, query)
+    answer = await (_jobs_by_id if query.ids else page_of_jobs)(request, query)
     states = ",".join(f"{one.job_id.hex}-{one.sequence}" for one in answer.items)
     tag = f'W/"{hashlib.sha256(states.encode()).hexdigest()[:16]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
@@ -97,7 +97,8 @@ async def _jobs_by_id(request: web.Request, query: JobListQuery) -> JobListAnswe
     return JobListAnswer(items=items, next_cursor=None, missing=missing)
 
 
-async def _page_of_jobs(request: web.Request, query: JobListQuery) -> JobListAnswer:
+async def page_of_jobs(request: web.Request, query: JobListQuery) -> JobListAnswer:
+    """Return the client's jobs that the query asks for."""
     search = Search(
         statuses=_statuses(query.status),
         reference=query.reference,

@@ -70,9 +70,10 @@ async def open_site(app: web.Application, *, port: int = 0) -> AsyncIterator[str
 async def _prepare(plan: Plan, environ: Mapping[str, str], secret: str) -> None:
     """Bring schema, client and key into the database; nothing changes when they are there."""
     client = ("--client", "sandbox", "--key", API_KEY, "--webhook-secret", secret)
+    scopes = ("--scopes", "read,write,operator")
     for name, arguments in (
         ("db upgrade", ("db", "upgrade")),
-        ("keys create", ("keys", "create", *client)),
+        ("keys create", ("keys", "create", *client, *scopes)),
     ):
         log = plan.state_dir / f"{name.replace(' ', '-')}.log"
         command = [sys.executable, "-m", "service", *arguments]
@@ -120,6 +121,8 @@ Autos is ready. Ctrl-C ends it.
   API key         {API_KEY}
   signing secret  {secret}
   receiver        {receiver_url}   (GET shows what came, newest first)
+
+To look rather than read: open {plan.url} in a browser and sign in with the API key.
 
 Start a case, watch it, list its files:
 

@@ -1,0 +1,127 @@
+"""How the work goes: figures over the last hour and over what is open, of one client or of all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from service.core.db import Connection
+from service.core.jobs import COLUMNS, Job, from_row
+
+MINUTES = 60
+"""So far back the figures go."""
+
+# Whose: $1 is the client, or null for all of them.
+_ONE_OF_MINE = """($1::uuid is null or exists (
+    select from subscriptions s where s.job_id = j.id and s.client_id = $1))"""
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What ended within one minute; `bytes` are those that were fetched from the portal."""
+
+    at: datetime
+    completed: int = 0
+    partial: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    documents: int = 0
+    bytes: int = 0
+
+    @property
+    def jobs(self) -> int:
+        """All jobs that ended."""
+        return self.completed + self.partial + self.failed + self.cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """What is not done yet; `oldest_s` is the age of the oldest job that waits, in seconds."""
+
+    pending_jobs: int
+    processing_jobs: int
+    oldest_s: float | None
+    pending_deliveries: int
+    dead_deliveries: int
+
+
+async def list_minutes(conn: Connection, client_id: UUID | None) -> list[Minute]:
+    """Return the last hour minute by minute, the oldest first, those included in which nothing ended."""
+    rows = await conn.fetch(
+        f"""select date_trunc('minute', finished_at) as at,
+                   count(*) filter (where status = 'completed') as completed,
+                   count(*) filter (where status = 'partial') as partial,
+                   count(*) filter (where status = 'failed') as failed,
+                   count(*) filter (where status = 'cancelled') as cancelled,
+                   sum(completed_documents)::bigint as documents, sum(downloaded_bytes)::bigint as bytes
+            from jobs j
+            where finished_at >= date_trunc('minute', now()) - $2::interval and {_ONE_OF_MINE}
+            group by 1""",
+        client_id,
+        timedelta(minutes=MINUTES - 1),
+    )
+    found = {row["at"]: Minute(**row) for row in rows}
+    last: datetime = await conn.fetchval("select date_trunc('minute', now())")
+    minutes = (last - timedelta(minutes=back) for back in reversed(range(MINUTES)))
+    return [found.get(at) or Minute(at) for at in minutes]
+
+
+async def count_open(conn: Connection, client_id: UUID | None) -> Open:
+    """Count what is not done, and the deliveries that were given up within the last day."""
+    (jobs,) = await conn.fetch(
+        f"""select count(*) filter (where status = 'pending') as pending_jobs,
+                   count(*) filter (where status = 'processing') as processing_jobs,
+                   extract(epoch from now() - min(created_at) filter (where status = 'pending'))::float8
+                       as oldest_s
+            from jobs j where status in ('pending', 'processing') and {_ONE_OF_MINE}""",
+        client_id,
+    )
+    (deliveries,) = await conn.fetch(
+        """select count(*) filter (where status = 'pending') as pending_deliveries,
+                  count(*) filter (where status = 'dead') as dead_deliveries
+           from deliveries
+           where status <> 'delivered' and ($1::uuid is null or client_id = $1)
+             and (status = 'pending' or created_at > now() - interval '1 day')""",
+        client_id,
+    )
+    return Open(**jobs, **deliveries)
+
+
+async def list_running(conn: Connection, client_id: UUID | None, *, limit: int) -> list[Job]:
+    """Return jobs that a worker has now, those that began last first."""
+    rows = await conn.fetch(
+        f"""select {COLUMNS} from jobs j where status = 'processing' and {_ONE_OF_MINE}
+            order by started_at desc, id limit $2""",
+        client_id,
+        limit,
+    )
+    return [from_row(row) for row in rows]
+
+
+async def list_unmended(conn: Connection, client_id: UUID, *, limit: int) -> list[Job]:
+    """Return the client's jobs that left documents out, if nobody asked for the process again since."""
+    rows = await conn.fetch(
+        f"""select {COLUMNS} from unnest('{{failed,partial}}'::job_status[]) as asked(of_status)
+            cross join lateral (
+                select * from jobs j
+                where status = of_status and {_ONE_OF_MINE}
+                  and not exists (select from jobs newer where newer.process_number = j.process_number
+                                  and newer.created_at > j.created_at)
+                order by created_at desc, id desc limit $2
+            ) jobs
+            order by created_at desc, id desc limit $2""",
+        client_id,
+        limit,
+    )
+    return [from_row(row) for row in rows]
+
+
+async def list_holders(conn: Connection, number: str) -> Sequence[str]:
+    """Return the names of the clients who asked for a process, for an operator who looks for it."""
+    rows = await conn.fetch(
+        """select distinct c.name from jobs j join subscriptions s on s.job_id = j.id
+                  join clients c on c.id = s.client_id
+           where j.process_number = $1 order by c.name limit 50""",
+        number,
+    )
+    return [row["name"] for row in rows]

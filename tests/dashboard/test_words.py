@@ -1,0 +1,66 @@
+"""Every text of the dashboard is there in both languages."""
+
+import ast
+import re
+from pathlib import Path
+
+from service.core.endpoints import DisabledReason
+from service.core.states import DeliveryStatus, DocumentStatus, JobStatus, Priority
+from service.core.submission import Outcome
+from service.dashboard.pages import Translator
+from service.dashboard.reasons import REASONS
+from service.dashboard.words_pt import PORTUGUESE
+from service.words import BRAZILIAN
+
+DASHBOARD = Path(__file__).resolve().parents[2] / "service" / "dashboard"
+NAMES = {
+    name.value for kind in (JobStatus, DocumentStatus, DeliveryStatus, Priority, Outcome) for name in kind
+} | {reason.value for reason in DisabledReason}
+
+
+def _in_templates() -> set[str]:
+    found = set[str]()
+    for path in (DASHBOARD / "templates").iterdir():
+        text = path.read_text()
+        for in_double, in_single in re.findall(r"""\bt\(\s*(?:"([^"]*)"|'([^']*)')""", text):
+            found.add(in_double or in_single)
+        # The names in the navigation.
+        found |= set(re.findall(r'\("/[a-z/-]*", "([^"]+)"\)', text))
+    return found
+
+
+def _of_moments() -> set[str]:
+    """The texts of the time line, which stand in the code."""
+    nodes = ast.walk(ast.parse((DASHBOARD / "jobs.py").read_text()))
+    strings = {node.value for node in nodes if isinstance(node, ast.Constant)}
+    return {one for one in strings if isinstance(one, str)} & PORTUGUESE.keys()
+
+
+def test_every_text_of_a_template_is_translated() -> None:
+    found = _in_templates()
+    assert len(found) > 100
+    assert found - PORTUGUESE.keys() == set()
+
+
+def test_every_state_and_reason_is_translated() -> None:
+    assert (NAMES | set(REASONS.values())) - PORTUGUESE.keys() == set()
+
+
+def test_nothing_is_translated_that_nobody_shows() -> None:
+    shown = _in_templates() | _of_moments() | NAMES | set(REASONS.values())
+    assert PORTUGUESE.keys() - shown == {"some documents could not be had"}
+
+
+def test_a_translation_has_the_values_of_its_text() -> None:
+    for english, portuguese in PORTUGUESE.items():
+        assert english.count("{}") == portuguese.count("{}"), english
+
+
+def test_numbers_sizes_and_times_are_written_as_the_language_has_it() -> None:
+    english, portuguese = Translator("en"), Translator(BRAZILIAN)
+    assert (english.number(1234.5, 1), portuguese.number(1234.5, 1)) == ("1,234.5", "1.234,5")
+    assert (english.size(1536), portuguese.size(1536)) == ("1.5 KiB", "1,5 KiB")
+    assert english.size(512) == "512 B"
+    assert english.size(5 * 2**40) == "5.0 TiB"
+    spans = (0.25, 5.21, 59.6, 3661, 90_000)
+    assert [english.duration(one) for one in spans] == ["250 ms", "5.2 s", "1 min", "1 h 1 min", "1 d 1 h"]
