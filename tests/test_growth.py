@@ -19,6 +19,7 @@ from service.core.db import open_database
 from service.core.settings import Settings
 from tests.cases import case_numbers
 from tests.conftest import MakeSettings
+from tests.dashboard.reader import OPERATOR, add_key, signed_in
 from tests.databases import new_database
 from tests.history import write_history
 from tests.receiver import Receiver
@@ -132,6 +133,18 @@ async def test_no_look_of_a_caller_walks_over_the_past(full: Settings, books: Bo
         following = re.search("<(.*?)>", answer.headers.get("Link", ""))
         if following:
             assert (await caller.get(following[1])).status == 200
+    assert not _walks(await books.read(), tasks=8)
+
+
+@pytest.mark.parametrize("path", ["/", "/dashboard/jobs", "/dashboard/failed", f"/dashboard/jobs/{OLD}"])
+@pytest.mark.parametrize("scopes", [clients.SCOPES, OPERATOR], ids=["client", "operator"])
+async def test_no_page_of_the_dashboard_walks_over_the_past(
+    full: Settings, books: Books, path: str, scopes: tuple[str, ...]
+) -> None:
+    async with open_world(full, with_worker=False) as world:
+        await world.caller()
+        async with signed_in(world, await add_key(world, "acme", *scopes)) as reader:
+            assert {(await reader.get(path)).status for _ in range(7)} == {200}
     assert not _walks(await books.read(), tasks=8)
 
 

@@ -99,6 +99,23 @@ async def list_found(conn: Connection, search: Search, client_id: UUID, *, limit
     return [_logged(row) for row in rows]
 
 
+async def count_undelivered(conn: Connection, client_id: UUID | None) -> tuple[int, int]:
+    """Return how many deliveries are pending, and how many of the last day were given up.
+
+    Args:
+        client_id: whose; None for those of all clients.
+    """
+    (row,) = await conn.fetch(
+        """select count(*) filter (where status = 'pending') as pending,
+                  count(*) filter (where status = 'dead') as dead
+           from deliveries
+           where status <> 'delivered' and ($1::uuid is null or client_id = $1)
+             and (status = 'pending' or created_at > now() - interval '1 day')""",
+        client_id,
+    )
+    return row["pending"], row["dead"]
+
+
 async def get(conn: Connection, delivery_id: UUID, client_id: UUID) -> tuple[Logged, dict[str, Any]]:
     """Return a delivery of this client, and the event as it is stored.
 

@@ -1,4 +1,4 @@
-"""How the work goes: figures over the last hour and over what is open, of one client or of all."""
+"""How the work goes: jobs of the last hour and those that are open, of one client or of all."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,13 +36,11 @@ class Minute:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """What is not done yet; `oldest_s` is the age of the oldest job that waits, in seconds."""
+    """Jobs that have not ended; `oldest_s` is the age of the oldest that waits, in seconds."""
 
-    pending_jobs: int
-    processing_jobs: int
+    pending: int
+    processing: int
     oldest_s: float | None
-    pending_deliveries: int
-    dead_deliveries: int
 
 
 async def list_minutes(conn: Connection, client_id: UUID | None) -> list[Minute]:
@@ -67,24 +65,16 @@ async def list_minutes(conn: Connection, client_id: UUID | None) -> list[Minute]
 
 
 async def count_open(conn: Connection, client_id: UUID | None) -> Open:
-    """Count what is not done, and the deliveries that were given up within the last day."""
-    (jobs,) = await conn.fetch(
-        f"""select count(*) filter (where status = 'pending') as pending_jobs,
-                   count(*) filter (where status = 'processing') as processing_jobs,
+    """Count the jobs that have not ended."""
+    (row,) = await conn.fetch(
+        f"""select count(*) filter (where status = 'pending') as pending,
+                   count(*) filter (where status = 'processing') as processing,
                    extract(epoch from now() - min(created_at) filter (where status = 'pending'))::float8
                        as oldest_s
             from jobs j where status in ('pending', 'processing') and {_ONE_OF_MINE}""",
         client_id,
     )
-    (deliveries,) = await conn.fetch(
-        """select count(*) filter (where status = 'pending') as pending_deliveries,
-                  count(*) filter (where status = 'dead') as dead_deliveries
-           from deliveries
-           where status <> 'delivered' and ($1::uuid is null or client_id = $1)
-             and (status = 'pending' or created_at > now() - interval '1 day')""",
-        client_id,
-    )
-    return Open(**jobs, **deliveries)
+    return Open(**row)
 
 
 async def list_running(conn: Connection, client_id: UUID | None, *, limit: int) -> list[Job]:

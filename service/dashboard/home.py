@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from service.core import clients, overview
+from service.core import clients, delivery_log, overview
 from service.core.overview import Minute
 from service.dashboard.entrance import signed_in
 from service.dashboard.pages import SESSION, render
@@ -22,6 +22,7 @@ async def show_home(request: web.Request) -> web.Response:
     async with request.app[DATABASE].connection() as conn:
         minutes = await overview.list_minutes(conn, whose)
         is_open = await overview.count_open(conn, whose)
+        pending_deliveries, dead_deliveries = await delivery_log.count_undelivered(conn, whose)
         running = await overview.list_running(conn, whose, limit=_MOST_RUNNING)
         names = [one.name for one in await clients.list_all(conn)] if is_operator else []
     pulses = request.app[PULSES]
@@ -31,6 +32,8 @@ async def show_home(request: web.Request) -> web.Response:
         minutes=minutes,
         totals=_totals(minutes),
         is_open=is_open,
+        pending_deliveries=pending_deliveries,
+        dead_deliveries=dead_deliveries,
         running=running,
         pulse=pulses.latest,
         history=list(pulses.history),
