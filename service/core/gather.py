@@ -6,6 +6,7 @@ no line for a connection. Alone, an asker is answered as soon as ever.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from contextvars import copy_context
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -30,6 +31,8 @@ class Gatherer(Generic[K, V]):
         self._waiting: dict[K, list[asyncio.Future[V]]] = {}
         self._flights: set[asyncio.Task[None]] = set()
         self._flying = 0
+        # That of nobody who asks: a query is for all of them, and the log says so.
+        self._context = copy_context()
 
     async def ask(self, key: K) -> V:
         """Return the answer, from a query that begins after this call."""
@@ -37,7 +40,7 @@ class Gatherer(Generic[K, V]):
         self._waiting.setdefault(key, []).append(future)
         if self._flying < _FLIGHTS:
             self._flying += 1
-            flight = asyncio.create_task(self._fly())
+            flight = asyncio.create_task(self._fly(), context=self._context.copy())
             self._flights.add(flight)
             flight.add_done_callback(self._flights.discard)
         answer: V = await future

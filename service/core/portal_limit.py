@@ -12,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -27,7 +28,7 @@ from service.core.errors import (
     PortalUnavailableError,
 )
 from service.core.portal_own import OwnPlaces
-from service.core.portal_shared import Operation, SharedPlaces, Turn, ms
+from service.core.portal_shared import Operation, Shared, SharedPlaces, Turn, ms
 from service.core.queue import REDIS_ERRORS
 from service.core.settings import Settings
 
@@ -78,6 +79,8 @@ class PortalLimit:
         self._closing = asyncio.Event()
         self._running: set[asyncio.Task[Any]] = set()
         self._is_away = False
+        # That of none of the requests: what runs beside them is for all, and the log says so.
+        self._context = copy_context()
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -109,6 +112,14 @@ class PortalLimit:
             await self._end_well(holder)
         finally:
             self._give_back(holder)
+
+    async def look(self) -> Shared | None:
+        """Return what all workers share now; None when Redis does not say."""
+        try:
+            async with asyncio.timeout(_REDIS_TIMEOUT_S):
+                return await self._shared.look()
+        except REDIS_ERRORS:
+            return None
 
     # How requests end -----------------------------------------------------------------------------
 
@@ -327,7 +338,7 @@ class PortalLimit:
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run something beside the callers; it is kept from the garbage collector until it is done."""
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(work, context=self._context.copy())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task

@@ -17,6 +17,7 @@ from service.core.errors import (
     SecrecyError,
 )
 from service.core.jobs import Job
+from service.core.log import bound
 from service.core.portal_records import ProcessRecord
 from service.core.settlement import NOT_FETCHED, Reason, settle
 from service.core.structured import finish
@@ -44,9 +45,22 @@ async def fetch_process(context: Context, _rung_for: UUID) -> None:
     if job is None:
         return
     crash_point("job.claimed")
-    ledger = Ledger(context.db, job, context.settings)
-    destinations: list[UUID] = []
+    with bound(job_id=job.id, attempt=job.fence):
+        try:
+            destinations = await _run_claimed(context, job)
+        except Exception:
+            # A defect of ours, told here, where it is known which job it was; its lease runs out.
+            log.exception("job %s", job.id)
+            return
+        crash_point("job.settled")
+        await context.queue.ring_destinations(destinations)
+
+
+async def _run_claimed(context: Context, job: Job) -> list[UUID]:
+    """Run a job; return where to ring for, nowhere when it was lost on the way."""
     run = Run(job.client_id)
+    ledger = Ledger(context.db, job, context.settings, run)
+    destinations: list[UUID] = []
     context.runs.add(run)
     try:
         destinations = await _run_as_owner(context, job, ledger, run)
@@ -54,8 +68,7 @@ async def fetch_process(context: Context, _rung_for: UUID) -> None:
         log.warning("job %s is no longer ours", job.id)
     finally:
         context.runs.discard(run)
-    crash_point("job.settled")
-    await context.queue.ring_destinations(destinations)
+    return destinations
 
 
 async def _run_as_owner(context: Context, job: Job, ledger: Ledger, run: Run) -> list[UUID]:
