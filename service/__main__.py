@@ -9,6 +9,7 @@ import uvloop
 from service.commands import add_commands
 from service.core.errors import AutosError
 from service.core.log import configure_logging
+from service.core.sentry import open_sentry
 from service.core.settings import Settings
 
 
@@ -18,7 +19,8 @@ def main() -> int:
     try:
         settings = Settings()
         configure_logging(settings)
-        uvloop.run(arguments.run(settings, arguments))
+        with open_sentry(settings):
+            uvloop.run(arguments.run(settings, arguments))
     except (AutosError, OSError, ValueError, asyncpg.PostgresError) as error:
         sys.stderr.write(f"autos: {error}\n")
         return 1
