@@ -17,7 +17,7 @@ ROUNDS ?= 3
 # 23.3 takes the newest release for a name with an extra, whatever the pin of the bare name says.
 COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 	--generate-hashes --no-header --no-strip-extras
-LOCK_DEV := $(COMPILE) --extra dev --extra sandbox --extra bench pyproject.toml
+LOCK_DEV := $(COMPILE) --extra dev --extra sandbox --extra sentry --extra bench pyproject.toml
 LOCK_RUN := $(COMPILE) -c requirements-dev.lock pyproject.toml
 
 .DEFAULT_GOAL := help

@@ -441,10 +441,25 @@ create table delivery_attempts (
 -- What one of all workers does now and then ---------------------------------------------------------
 
 create table chores (
-    name   text        primary key,
-    due_at timestamptz not null default now()
+    name    text        primary key,
+    due_at  timestamptz not null default now(),  -- of no meaning for the sweep, which every worker does
+    done_at timestamptz                          -- when it last came to its end
 );
-insert into chores (name) values ('janitor');
+insert into chores (name) values ('sweep'), ('janitor'), ('canary');
+
+-- How it went with a process that is fetched now and then to see whether all of Autos works.
+create table canaries (
+    process_number text        primary key check (process_number ~ '^[0-9]{20}$'),
+    job_id         uuid,          -- the job that is under way; it may be forgotten
+    submitted_at   timestamptz,
+    succeeded_at   timestamptz,   -- when one was last complete
+    took_s         real        check (took_s >= 0),  -- the last that ended, from its submission on
+    failed_at      timestamptz,   -- when one last was not
+    failure        text,
+
+    constraint under_way_was_submitted check (job_id is null or submitted_at is not null),
+    constraint failed_has_reason check ((failed_at is null) = (failure is null))
+);
 
 -- The portal's token -------------------------------------------------------------------------------
 

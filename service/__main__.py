@@ -13,6 +13,7 @@ from service.cli.arguments import add_caller_commands
 from service.commands import add_commands, say_refused_settings
 from service.core.errors import AutosError
 from service.core.log import configure_logging, redact
+from service.core.sentry import open_sentry
 from service.core.settings import Settings
 from service.core.tracing import open_tracing
 
@@ -25,7 +26,8 @@ def main() -> int:
     try:
         settings = Settings()
         configure_logging(settings)
-        status = uvloop.run(arguments.run(settings, arguments))
+        with open_sentry(settings):
+            status = uvloop.run(arguments.run(settings, arguments))
         sys.stdout.flush()
     except ValidationError as error:
         arguments.say_refused(error)

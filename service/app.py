@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from service.access import log_access, tell_request_id
 from service.core.db import open_database
 from service.core.key_ring import KeyRing
 from service.core.news import open_news
 from service.core.outbound import open_outbound
 from service.core.portal import open_portal
 from service.core.portal_limit import open_portal_limit
+from service.core.pulse import open_pulses
 from service.core.queue import open_queue
 from service.core.rate_limit import open_rate_limit
 from service.core.settings import Settings
@@ -48,6 +50,7 @@ from service.keys import (
     OUTBOUND,
     PORTAL,
     PORTAL_LIMIT,
+    PULSES,
     QUEUE,
     RATE_LIMIT,
     SETTINGS,
@@ -82,8 +85,10 @@ T = TypeVar("T")
 def create_app(settings: Settings) -> web.Application:
     """Compose the application; it opens its resources when it starts and closes them when it ends."""
     app = web.Application(
-        middlewares=[measure, answer_problems, shed_load, authenticate], client_max_size=_MAX_BODY_BYTES
+        middlewares=[measure, log_access, answer_problems, shed_load, authenticate],
+        client_max_size=_MAX_BODY_BYTES,
     )
+    app.on_response_prepare.append(tell_request_id)
     app[SETTINGS] = settings
     app[KEY_RING] = KeyRing(settings.key_ring)
     app[DRAINING] = asyncio.Event()
@@ -99,6 +104,7 @@ def create_app(settings: Settings) -> web.Application:
             _submissions,
             _rate_limit,
             _portal,
+            _pulses,
             _opened(STORAGE, open_storage),
             _opened(OUTBOUND, open_outbound),
         ]
@@ -187,6 +193,11 @@ async def _portal(app: web.Application) -> AsyncIterator[None]:
         open_portal(settings, tokens) as app[PORTAL],
         open_portal_limit(app[QUEUE].redis, settings) as app[PORTAL_LIMIT],
     ):
+        yield
+
+
+async def _pulses(app: web.Application) -> AsyncIterator[None]:
+    async with open_pulses(app[DATABASE], app[PORTAL_LIMIT], app[SETTINGS]) as app[PULSES]:
         yield
 
 

@@ -12,6 +12,7 @@ from service.core.news import News
 from service.core.outbound import Outbound
 from service.core.portal import Portal
 from service.core.portal_limit import PortalLimit
+from service.core.pulse import Pulses
 from service.core.queue import Queue
 from service.core.rate_limit import RateLimit, Verdict
 from service.core.settings import Settings
@@ -39,6 +40,7 @@ LOOKUPS = web.AppKey("lookups", Lookups)
 SUBMISSIONS = web.AppKey("submissions", Submissions)
 PORTAL = web.AppKey("portal", Portal)
 PORTAL_LIMIT = web.AppKey("portal_limit", PortalLimit)
+PULSES = web.AppKey("pulses", Pulses)
 TEXTS = web.AppKey("texts", asyncio.Semaphore)
 """Places for texts on their way from the portal."""
 
@@ -46,6 +48,9 @@ TEXTS = web.AppKey("texts", asyncio.Semaphore)
 
 ARCHIVES = web.AppKey("archives", asyncio.Semaphore)
 """Places for archives that are being sent."""
+
+REQUEST_ID = web.RequestKey("request_id", str)
+"""By which the log and the caller name this request."""
 
 VERDICT = web.RequestKey("verdict", Verdict)
 """What the rate limit says of this request."""

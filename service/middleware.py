@@ -26,7 +26,7 @@ from service.core.errors import (
     UnknownEndpointError,
 )
 from service.core.rate_limit import WINDOW_S, Verdict
-from service.keys import CLIENT, DRAINING, LOAD, LOOKUPS, RATE_LIMIT, SETTINGS, VERDICT
+from service.keys import CLIENT, DRAINING, LOAD, LOOKUPS, RATE_LIMIT, REQUEST_ID, SETTINGS, VERDICT
 from service.load import Kind
 from service.problems import ProblemError, problem_response
 from service.requests import asked_language
@@ -82,6 +82,7 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
             base_url=request.app[SETTINGS].public_url,
             instance=request.path,
             language=asked_language(request),
+            request_id=request[REQUEST_ID],
         )
     if not response.prepared:
         for name, value in _SAFE_HEADERS.items():

@@ -56,6 +56,7 @@ _READ_HEADERS = {
     "Accept-Language": "`pt-BR` for problems in Brazilian Portuguese; without it they are in English.",
     "Idempotency-Key": "Names this request, so that repeating it does nothing twice; kept for 24 hours.",
     "If-None-Match": "The `ETag` that you have: 304 while it is the present one.",
+    "X-Request-ID": "Your own name for this request: 1 to 128 of `A-Z a-z 0-9 . _ -`. Any other is ignored.",
     "Prefer": "`wait=N`: answer as soon as there is news, after N seconds (60 at most) at the latest.",
     "traceparent": "The span that asks (W3C): what it begins, and its webhooks, are parts of that trace.",
     "Last-Event-ID": "The `id` of the last event that you got: what you missed since is sent first.",
@@ -73,7 +74,10 @@ _TOLD_HEADERS = {
     "RateLimit-Policy": "How many requests a key may make in how many seconds.",
     "Retry-After": "In how many seconds to come again.",
     "WWW-Authenticate": "How to say who you are.",
+    "X-Request-ID": "Names the request: as you did, or else as we do.",
 }
+
+_EXAMPLE_REQUEST_ID = "0c2f6b1d9d2f4a56b4f4f3a2a7c1d9e0"
 
 
 def describe(routes: Iterable[web.RouteDef], *, base_url: str) -> Json:
@@ -170,7 +174,7 @@ def _without_null(schema: Json) -> Json:
 def _read_headers(said: Operation) -> list[Json]:
     return [
         {"name": name, "in": "header", "description": _READ_HEADERS[name], "schema": {"type": "string"}}
-        for name in ("Accept-Language", *said.reads)
+        for name in ("Accept-Language", "X-Request-ID", *said.reads)
     ]
 
 
@@ -185,7 +189,7 @@ def _body(said: Operation) -> Json:
 
 def _answers(said: Operation, *, is_public: bool) -> Json:
     told = said.tells if is_public else (*said.tells, "RateLimit", "RateLimit-Policy")
-    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in told}
+    headers = _told((*told, "X-Request-ID"))
     return {
         str(status): {
             "description": HTTPStatus(status).phrase,
@@ -246,15 +250,21 @@ def _refusal(refused: Sequence[Problem], told: Sequence[str], path: str, base_ur
     examples = {
         one.code: {
             "summary": one.title,
-            "value": problem_body(ProblemError(one), base_url=base_url, instance=path),
+            "value": problem_body(
+                ProblemError(one), base_url=base_url, instance=path, request_id=_EXAMPLE_REQUEST_ID
+            ),
         }
         for one in refused
     }
     return {
         "description": "; or: ".join(one.title for one in refused),
-        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in told},
+        "headers": _told((*told, "X-Request-ID")),
         "content": {"application/problem+json": {"schema": _PROBLEM, "examples": examples}},
     }
+
+
+def _told(headers: Iterable[str]) -> Json:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
 
 
 def _webhooks() -> Json:

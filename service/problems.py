@@ -232,9 +232,11 @@ def invalid(pointer: str, detail: str) -> ProblemError:
     return ProblemError(INVALID_REQUEST, detail, errors=[{"pointer": pointer, "detail": detail}])
 
 
-def problem_response(error: ProblemError, *, base_url: str, instance: str, language: str) -> web.Response:
+def problem_response(
+    error: ProblemError, *, base_url: str, instance: str, language: str, request_id: str
+) -> web.Response:
     """Answer with `application/problem+json`."""
-    body = problem_body(error, base_url=base_url, instance=instance, language=language)
+    body = problem_body(error, base_url=base_url, instance=instance, language=language, request_id=request_id)
     return web.Response(
         body=orjson.dumps(body),
         status=error.problem.status,
@@ -244,9 +246,18 @@ def problem_response(error: ProblemError, *, base_url: str, instance: str, langu
 
 
 def problem_body(
-    error: ProblemError, *, base_url: str, instance: str, language: str = ENGLISH
+    error: ProblemError,
+    *,
+    base_url: str,
+    instance: str,
+    language: str = ENGLISH,
+    request_id: str | None = None,
 ) -> dict[str, Any]:
-    """Describe a problem as RFC 9457 has it."""
+    """Describe a problem as RFC 9457 has it.
+
+    Args:
+        request_id: of the request that it is the answer to; None for what is a part of an answer.
+    """
     errors = [{**one, "detail": say(one["detail"], language)} for one in error.errors or ()]
     joined = "; ".join(f"{one['pointer'][2:] or 'body'}: {one['detail']}" for one in errors)
     body: dict[str, Any] = {
@@ -258,6 +269,8 @@ def problem_body(
         else joined or say(error.problem.meaning, language),
         "instance": instance,
     }
+    if request_id:
+        body["request_id"] = request_id
     if errors:
         body["errors"] = errors
     return body

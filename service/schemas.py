@@ -30,6 +30,8 @@ class ProblemAnswer(Answer):
     status: int
     detail: str
     instance: str
+    request_id: str
+    """The `X-Request-ID` of this answer: tell it to us, and we find the request in our log."""
     errors: list[Invalid] = []
 
 

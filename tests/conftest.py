@@ -27,7 +27,7 @@ from tests.receiver import Receiver, open_receiver
 from tests.rings import SECRET_KEYS
 from tests.world import World, open_world
 
-TABLES = """idempotency_keys, portal_tokens, delivery_attempts, deliveries, batch_items, batches,
+TABLES = """idempotency_keys, portal_tokens, canaries, delivery_attempts, deliveries, batch_items, batches,
     subscriptions, documents, jobs, turns, processes, audit_log, signing_secrets, endpoints,
     sessions, api_keys, clients"""
 
@@ -123,6 +123,7 @@ def make_settings(database_url: str, redis_url: str, s3_server: S3Server) -> Mak
                 "lease_s": 10.0,
                 "drain_s": 2.0,
                 "database_pool_size": 8,
+                "worker_port": 0,
                 **overrides,
             }
         )
@@ -146,6 +147,7 @@ async def _emptied(database_url: str) -> AsyncIterator[Connection]:
 @pytest.fixture
 async def empty(_emptied: Connection, redis_url: str) -> None:
     await _emptied.execute(f"truncate {TABLES}")
+    await _emptied.execute("update chores set done_at = null")
     async with Redis.from_url(redis_url) as redis:
         await redis.flushdb()
 

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from service.core import clients, retention
+from service.core import clients, pulse, retention
 from service.core.db import open_database
 from service.core.settings import Settings
 from tests.cases import case_numbers
@@ -29,6 +29,8 @@ from tests.world import Caller, open_world
 JOBS = 1_000_000
 OLD = UUID(f"{JOBS // 2:032}")
 """A job of the past."""
+
+WAITING = 100_000
 
 ROWS_PER_TASK = 2_000
 """What one task may read of one table or index: some pages of answers, and then some."""
@@ -163,3 +165,47 @@ async def test_no_work_walks_over_the_past(full: Settings, books: Books, receive
         await _submit_and_wait(caller, receiver)
         await _follow(caller)
     assert not _walks(await books.read(), tasks=20)
+
+
+async def _write(full_database: str, *statements: str) -> None:
+    conn = await asyncpg.connect(full_database)
+    for statement in statements:
+        await conn.execute(statement)
+    await conn.close()
+
+
+@pytest.fixture
+async def waiting(full_database: str) -> AsyncIterator[None]:
+    """Many jobs that wait, of which the database has no statistics yet."""
+    await _write(
+        full_database,
+        f"""insert into processes (number)
+            select '8' || lpad(n::text, 19, '0') from generate_series(1, {WAITING}) n""",
+        """insert into jobs (process_number, client_id, deadline_at)
+           select number, c.id, now() + interval '6 h' from processes, clients c
+           where number like '8%' and c.name = 'acme'""",
+    )
+    yield
+    await _write(
+        full_database,
+        "delete from jobs where process_number like '8%'",
+        "delete from processes where number like '8%'",
+        "vacuum analyze",
+    )
+
+
+@pytest.mark.parametrize("is_analyzed", [False, True])
+async def test_a_pulse_walks_over_what_waits_and_not_over_the_past(
+    full: Settings, full_database: str, waiting: None, is_analyzed: bool
+) -> None:
+    if is_analyzed:
+        await _write(full_database, "analyze")
+    books = Books(full_database)
+    await books.read()
+    async with open_database(full) as db, db.connection() as conn:
+        counts = {(await pulse.take(conn, None, full)).jobs_waiting for _ in range(7)}
+    assert counts == {WAITING}
+    walks = _walks(await books.read(), tasks=7)
+    # Over one of the indexes that hold nothing else, and over each of its entries once.
+    assert walks.keys() <= {"jobs_to_claim", "jobs_to_ring"}
+    assert walks.total() < 7 * (WAITING + ROWS_PER_TASK)

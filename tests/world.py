@@ -14,8 +14,9 @@ from service.app import MAX_LINE_BYTES, create_app
 from service.core import clients
 from service.core.db import Database
 from service.core.news import News
+from service.core.pulse import Pulses
 from service.core.settings import Settings
-from service.keys import DATABASE, DRAINING, LOAD, NEWS, OPENAPI
+from service.keys import DATABASE, DRAINING, LOAD, NEWS, OPENAPI, PULSES
 from service.load import Load
 from service.sandbox.portal import PORTAL_STATE, PortalState, create_portal
 from tests.contract import Contract
@@ -96,6 +97,7 @@ class World:
     news: News
     draining: asyncio.Event
     load: Load
+    pulses: Pulses
     _stack: AsyncExitStack = field(repr=False, default_factory=AsyncExitStack)
 
     def drain(self) -> None:
@@ -169,4 +171,14 @@ async def open_world(
             await stack.enter_async_context(open_worker(settings))
         contract = Contract(base_url, app[OPENAPI])
         http = await stack.enter_async_context(aiohttp.ClientSession(middlewares=(contract,)))
-        yield World(settings, app[DATABASE], http, base_url, portal, app[NEWS], app[DRAINING], app[LOAD])
+        yield World(
+            settings,
+            app[DATABASE],
+            http,
+            base_url,
+            portal,
+            app[NEWS],
+            app[DRAINING],
+            app[LOAD],
+            app[PULSES],
+        )

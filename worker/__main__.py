@@ -3,10 +3,10 @@
 import sys
 
 import uvloop
-from pydantic import ValidationError
 
 from service.core.errors import AutosError
 from service.core.log import configure_logging
+from service.core.sentry import open_sentry
 from service.core.settings import Settings
 from service.core.tracing import open_tracing
 from worker.main import run_worker
@@ -17,9 +17,9 @@ def main() -> int:
     try:
         settings = Settings()
         configure_logging(settings)
-        with open_tracing(settings, service="autos-worker"):
+        with open_sentry(settings), open_tracing(settings, service="autos-worker"):
             uvloop.run(run_worker(settings))
-    except (AutosError, ValidationError) as error:
+    except (AutosError, OSError, ValueError) as error:  # settings that are refused are a ValueError
         sys.stderr.write(f"autos worker: {error}\n")
         return 1
     return 0

@@ -16,6 +16,7 @@ from service.core.queue import Queue, open_queue
 from service.core.settings import Settings
 from service.core.storage import Storage, open_storage
 from service.core.token_source import open_token_source
+from worker.beats import Beats
 from worker.claims import Claims, open_claims
 from worker.destinations import Destinations
 from worker.outbox import Outbox
@@ -29,13 +30,20 @@ class Run:
     Attributes:
         since: when it began, by the monotonic clock, in seconds.
         fetched: documents that it has dealt with.
+        beat_at: when its heartbeat last turned, by the same clock.
         is_over: set when the job is to give its place to somebody else's, and go on later.
     """
 
     client_id: UUID
     fetched: int = 0
     since: float = field(default_factory=time.monotonic)
+    beat_at: float = field(default_factory=time.monotonic)
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def silent_s(self) -> float:
+        """For how long its heartbeat has not turned."""
+        return time.monotonic() - self.beat_at
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class Context:
         downloads: places for documents in flight in this process.
         destinations: what is being sent by this process, and to where no more is sent for now.
         runs: the jobs that run in this process.
+        beats: when its loops last turned.
         stopping: set when the process should end; tasks then begin nothing new.
     """
 
@@ -63,6 +72,7 @@ class Context:
     worker_id: UUID
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     runs: set[Run] = field(default_factory=set)
+    beats: Beats = field(default_factory=Beats)
 
 
 @asynccontextmanager

@@ -68,6 +68,8 @@ class Janitor:
             removed += await self._remove_unknown(listed, known)
             lost += await self._mark_lost(listed, known)
         uploads = await self.abort_old_uploads()
+        async with self._context.db.connection() as conn:
+            await chores.mark_done(conn, "janitor")
         log.info("janitor: %d uploads aborted, %d objects removed, %d found missing", uploads, removed, lost)
 
     async def forget_ended(self, *, before: datetime) -> None:

@@ -21,7 +21,7 @@ from service.core.jobs import Job
 from service.core.settings import Settings
 from service.core.settlement import Settled
 from service.core.wishes import Filters
-from worker.context import wait_for
+from worker.context import Run, wait_for
 
 # So long news waits for more of it. A small job ends before, and its end tells everything.
 _FLUSH_INTERVAL_S = 0.5
@@ -59,9 +59,10 @@ class Cut(NamedTuple):
 class Ledger:
     """Collects the news of one run; only `keep` and `conclude` write it."""
 
-    def __init__(self, db: Database, job: Job, settings: Settings) -> None:
+    def __init__(self, db: Database, job: Job, settings: Settings, run: Run) -> None:
         self._db = db
         self._job = job
+        self._run = run
         self._lease_s = settings.lease_s
         self._started: dict[UUID, datetime] = {}
         self._stored: list[Stored] = []
@@ -143,6 +144,8 @@ class Ledger:
             LeaseLostError: the job is no longer ours, or the database was away for longer than the lease.
         """
         while True:
+            # Whether the database takes it or not: who tries lives.
+            self._run.beat_at = time.monotonic()
             try:
                 return await write()
             except DatabaseUnavailableError as error:

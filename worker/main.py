@@ -7,8 +7,9 @@ handed our own connections.
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from arq.worker import Function
 
 from service.core.garbage import leave_alone_what_lives
 from service.core.key_ring import NO_KEYS
+from service.core.log import bound
 from service.core.queue import (
     DELIVER,
     DELIVERIES_QUEUE,
@@ -27,7 +29,10 @@ from service.core.queue import (
     serialize,
 )
 from service.core.settings import Settings
+from worker.beats import Loop
+from worker.canary import Canary
 from worker.context import Context, open_context, wait_for
+from worker.http import open_http
 from worker.janitor import Janitor
 from worker.sweep import Sweep
 from worker.tasks.deliver import deliver
@@ -37,6 +42,7 @@ _REDIS_WAIT_S = 1.0
 # Only who missed a call has to wait so long.
 _POLL_DELAY_S = 0.5
 _LAST_POLL_S = 10.0
+_LOOPS: Mapping[str, Loop] = {JOBS_QUEUE: "polls for jobs", DELIVERIES_QUEUE: "polls for deliveries"}
 
 Task = Callable[[Context, UUID], Awaitable[None]]
 
@@ -50,10 +56,14 @@ class Worker(arq.Worker):
         running: the tasks that have begun and not ended. arq's own list is by the rings' ids, and forgets a
             task when its ring, which was taken off the queue as it was heard, is heard a second time.
         called: set when somebody rang, or a place became free: it is worth to look at once.
+
+    Args:
+        on_turn: called before each poll.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, on_turn: Callable[[], None], **options: Any) -> None:
         super().__init__(*args, **options)
+        self._on_turn = on_turn
         self.running: set[asyncio.Task[Any]] = set()
         self.called = asyncio.Event()
 
@@ -80,6 +90,7 @@ class Worker(arq.Worker):
         """
         while not stopping.is_set():
             self.called.clear()
+            self._on_turn()
             await self._poll_iteration()
             await wait_for(self.called, self.poll_delay_s)
 
@@ -120,15 +131,17 @@ async def run_worker(settings: Settings) -> None:
 @asynccontextmanager
 async def open_worker(settings: Settings) -> AsyncIterator[list[asyncio.Task[None]]]:
     """Start the worker's loops, which go on until the block ends; then what runs may finish."""
-    async with open_context(settings) as context:
+    async with open_context(settings) as context, open_http(context):
         workers = [
             create_worker(context, FETCH_PROCESS, fetch_process, JOBS_QUEUE, settings.jobs_per_worker),
             create_worker(context, DELIVER, deliver, DELIVERIES_QUEUE, settings.deliveries_per_worker),
         ]
         called = {worker.queue_name: worker.called for worker in workers}
-        listening = asyncio.create_task(context.queue.listen(called))
-        loops = [asyncio.create_task(worker.poll_until(context.stopping)) for worker in workers]
-        loops += [asyncio.create_task(run()) for run in (Sweep(context).run, Janitor(context).run)]
+        # Whatever these do, and the tasks that they start, says in the log which worker it is.
+        with bound(worker_id=context.worker_id):
+            listening = asyncio.create_task(context.queue.listen(called))
+            loops = [asyncio.create_task(worker.poll_until(context.stopping)) for worker in workers]
+            loops += [asyncio.create_task(run()) for run in _others(context)]
         log.info("worker %s ready", context.worker_id)
         try:
             yield loops
@@ -136,6 +149,14 @@ async def open_worker(settings: Settings) -> AsyncIterator[list[asyncio.Task[Non
             log.info("worker %s stops: what runs may finish or is handed back", context.worker_id)
             await _stop(context, workers, loops)
             await _cancel([listening])
+
+
+def _others(context: Context) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    """Return the loops that wait in no queue."""
+    loops = [Sweep(context).run, Janitor(context).run]
+    if number := context.settings.canary_number:
+        loops.append(Canary(context, number).run)
+    return loops
 
 
 async def _stop(context: Context, workers: list[Worker], loops: list[asyncio.Task[None]]) -> None:
@@ -179,6 +200,7 @@ def create_worker(context: Context, name: str, task: Task, queue: str, max_jobs:
     return Worker(
         [function],
         queue_name=queue,
+        on_turn=partial(context.beats.note, _LOOPS[queue]),
         redis_pool=context.queue.redis,
         handle_signals=False,
         max_jobs=max_jobs,

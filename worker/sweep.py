@@ -5,14 +5,16 @@ import time
 from collections import Counter
 from uuid import UUID
 
-from service.core import deliveries, documents, jobs, metrics
+from service.core import chores, deliveries, documents, jobs, metrics
 from service.core.crash_points import crash_point
 from service.core.errors import DatabaseUnavailableError
+from service.core.log import bound
 from service.core.queue import DELIVERIES_QUEUE, JOBS_QUEUE
 from service.core.settlement import Reason, Settled, settle
 from worker.context import Context, wait_for
 
 _RING_AGAIN_S = 15.0
+_NOTE_EVERY_S = 5.0
 _CRASHED = Reason("worker_crashed", "the worker died on this job too often")
 
 log = logging.getLogger(__name__)
@@ -26,10 +28,12 @@ class Sweep:
         # Leases that ran out while the database was away are no sign of death: their owners get the
         # time of one heartbeat to come back before anybody is declared dead.
         self._reachable_since = time.monotonic()
+        self._note_at = 0.0
 
     async def run(self) -> None:
         """Sweep until the worker stops; a pass that fails is logged and the next one tried."""
         while not self._context.stopping.is_set():
+            self._context.beats.note("sweep")
             try:
                 await self.sweep()
             except DatabaseUnavailableError as error:
@@ -41,11 +45,20 @@ class Sweep:
             await wait_for(self._context.stopping, self._context.settings.sweep_interval_s)
 
     async def sweep(self) -> None:
-        """Free what dead workers held, then ring for everything that is due."""
+        """Free what dead workers held, then ring for everything that is due, and let it be known."""
         if time.monotonic() - self._reachable_since > self._context.settings.lease_s / 2:
             await self.free_expired_leases()
         await self.make_room()
         await self.ring()
+        await self._note()
+
+    async def _note(self) -> None:
+        """Write, now and then, that a worker lives and sweeps."""
+        if time.monotonic() < self._note_at:
+            return
+        async with self._context.db.connection() as conn:
+            await chores.mark_done(conn, "sweep")
+        self._note_at = time.monotonic() + _NOTE_EVERY_S
 
     async def make_room(self) -> None:
         """When this worker is full, let its oldest run give its place to a client of whose jobs none runs.
@@ -89,13 +102,14 @@ class Sweep:
         async with self._context.db.connection() as conn:
             expired = await jobs.list_expired(conn)
         for job_id in expired:
-            try:
-                await self._free(job_id)
-            except DatabaseUnavailableError:
-                raise
-            except Exception:
-                # One job that cannot be freed must not keep the others, and every ring, waiting.
-                log.exception("job %s could not be freed", job_id)
+            with bound(job_id=job_id):
+                try:
+                    await self._free(job_id)
+                except DatabaseUnavailableError:
+                    raise
+                except Exception:
+                    # One job that cannot be freed must not keep the others, and every ring, waiting.
+                    log.exception("job %s could not be freed", job_id)
 
     async def _free(self, job_id: UUID) -> None:
         settled: Settled | None = None

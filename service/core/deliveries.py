@@ -56,6 +56,20 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class Stock:
+    """How many deliveries there are to be made.
+
+    Attributes:
+        due: those of the pending ones whose time has come; some are being sent.
+        oldest_s: for how long the first of them has been due; None without any.
+    """
+
+    pending: int
+    due: int
+    oldest_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One request; `error` is the class of the failure when no answer came."""
 
@@ -324,6 +338,17 @@ async def list_due_destinations(conn: Connection, *, but: Collection[UUID], limi
         limit,
     )
     return [row["destination"] for row in rows]
+
+
+async def take_stock(conn: Connection) -> Stock:
+    """Count the deliveries that are still to be made; of the others, none is read."""
+    (row,) = await conn.fetch(
+        """select count(*), count(*) filter (where next_attempt_at <= now()),
+                  extract(epoch from now() - min(next_attempt_at) filter (where next_attempt_at <= now())
+                         )::float8
+           from deliveries where status = 'pending'"""
+    )
+    return Stock(*row)
 
 
 async def _destinations(conn: Connection, statement: str, *arguments: object) -> list[UUID]:

@@ -272,9 +272,12 @@ async def count(conn: Connection, job_id: UUID) -> Counts:
     return Counts(*row)
 
 
-async def forget(conn: Connection, numbers: Collection[str]) -> None:
-    """Delete the documents of processes; their objects are left to the janitor."""
-    await conn.execute("delete from documents where process_number = any($1::text[])", list(numbers))
+async def forget(conn: Connection, numbers: Collection[str]) -> list[str]:
+    """Delete the documents of processes; return the keys of their objects, which no row knows then."""
+    rows = await conn.fetch(
+        "delete from documents where process_number = any($1::text[]) returning object_key", list(numbers)
+    )
+    return [row["object_key"] for row in rows if row["object_key"] is not None]
 
 
 async def list_lacking(conn: Connection, job_ids: Sequence[UUID]) -> set[UUID]:

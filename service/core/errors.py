@@ -93,6 +93,10 @@ class EvictingRedisError(AutosError):
     """Redis is set to throw away keys when its memory is full."""
 
 
+class SentryMissingError(AutosError):
+    """Errors are to be sent to Sentry, and its package is not installed."""
+
+
 class StorageUnavailableError(AutosError):
     """S3 did not take or give an object; trying again can help."""
 

@@ -38,7 +38,7 @@ class Gatherer(Generic[K, V]):
         self._waiting.setdefault(key, []).append(future)
         if self._flying < _FLIGHTS:
             self._flying += 1
-            # It serves whoever comes: it is part of nobody's trace.
+            # It serves whoever comes: it is part of nobody's trace, and what it logs is about nobody.
             flight = asyncio.create_task(self._fly(), context=Context())
             self._flights.add(flight)
             flight.add_done_callback(self._flights.discard)

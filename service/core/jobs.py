@@ -97,6 +97,24 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Stock:
+    """How many jobs there are to be done.
+
+    Attributes:
+        waiting: those that a worker could take now.
+        oldest_s: for how long the first of them could have been taken; None without any.
+        later: those that wait for a later time.
+        expired: those of the running ones whose lease ran out.
+    """
+
+    waiting: int
+    later: int
+    oldest_s: float | None
+    running: int
+    expired: int
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """A job to be written."""
 
@@ -337,6 +355,23 @@ async def is_anyone_left_out(conn: Connection) -> bool:
                  and not exists (select from jobs where client_id = c.id and status = 'processing'))"""
     )
     return left_out
+
+
+async def take_stock(conn: Connection) -> Stock:
+    """Count the jobs that have not ended; of those that have, none is read."""
+    (row,) = await conn.fetch(
+        """select waiting.*, running.* from (
+               select count(*) filter (where next_attempt_at <= now()),
+                      count(*) filter (where next_attempt_at > now()),
+                      extract(epoch from now() - min(next_attempt_at) filter (where next_attempt_at <= now())
+                             )::float8
+               from jobs where status = 'pending'
+           ) waiting cross join (
+               select count(*), count(*) filter (where lease_until < now())
+               from jobs where status = 'processing'
+           ) running"""
+    )
+    return Stock(*row)
 
 
 async def renew_lease(conn: Connection, job: Job, *, lease_s: float, downloaded_bytes: int) -> None:

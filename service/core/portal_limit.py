@@ -30,7 +30,7 @@ from service.core.errors import (
     PortalUnavailableError,
 )
 from service.core.portal_own import OwnPlaces
-from service.core.portal_shared import Operation, SharedPlaces, Turn, ms
+from service.core.portal_shared import Operation, Shared, SharedPlaces, Turn, ms
 from service.core.queue import REDIS, REDIS_ERRORS
 from service.core.settings import Settings
 
@@ -112,6 +112,14 @@ class PortalLimit:
             await self._end_well(holder)
         finally:
             self._give_back(holder)
+
+    async def look(self) -> Shared | None:
+        """Return what all workers share now; None when Redis does not say."""
+        try:
+            async with asyncio.timeout(_REDIS_TIMEOUT_S):
+                return await self._shared.look()
+        except REDIS_ERRORS:
+            return None
 
     # How requests end -----------------------------------------------------------------------------
 
@@ -335,7 +343,7 @@ class PortalLimit:
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run something beside the callers; it is kept from the garbage collector until it is done."""
-        # It serves whoever comes: it is part of nobody's trace.
+        # It serves whoever comes: it is part of nobody's trace, and what it logs is about nobody.
         task = asyncio.create_task(work, context=Context())
         self._running.add(task)
         task.add_done_callback(self._running.discard)

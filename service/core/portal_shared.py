@@ -104,6 +104,11 @@ function operations.failed(id)
   redis.call('HDEL', KEYS[2], 'failures', 'probe')
   return {open_ms, 1}
 end
+-- The members of a Shared.
+function operations.look()
+  local in_flight = redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf')
+  return {limit(), in_flight, shut_ms(), math.max(number('paused_until') - now, 0)}
+end
 local answers = {}
 for at = 7, #ARGV, 2 do
   answers[#answers + 1] = operations[ARGV[at]](ARGV[at + 1])
@@ -113,7 +118,7 @@ return answers
 
 Operation = tuple[str, str | int]
 """What is asked or told: `take`, `free`, `renew`, `succeeded`, `rose` or `failed` with the holder's id, or
-`slow_down` with ms of pause."""
+`slow_down` with ms of pause. `look` is about nothing."""
 
 
 class Turn(NamedTuple):
@@ -128,6 +133,21 @@ class Turn(NamedTuple):
     wait_ms: int
     shut_ms: int
     limit: int
+
+
+class Shared(NamedTuple):
+    """The state of all workers together.
+
+    Attributes:
+        limit: the most requests in flight now.
+        shut_ms: how long the breaker lets nobody in; 0 when it is closed, or waits for a probe.
+        paused_ms: how long everybody pauses at the portal's wish.
+    """
+
+    limit: int
+    in_flight: int
+    shut_ms: int
+    paused_ms: int
 
 
 class SharedPlaces:
@@ -155,6 +175,11 @@ class SharedPlaces:
             keys=[HOLDERS, STATE], args=[*self._rules, *chain.from_iterable(operations)]
         )
         return answers
+
+    async def look(self) -> Shared:
+        """Return how things are, and change nothing."""
+        (answer,) = await self.exchange([("look", 0)])
+        return Shared(*answer)
 
 
 def ms(seconds: float) -> int:

@@ -37,6 +37,19 @@ class PortalToken:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenState:
+    """What an operator may know of the token.
+
+    Attributes:
+        expires_at: None without a token, or when it does not say.
+        is_refused: whether the portal refused it, or the sign-on server the credential; None when unknown.
+    """
+
+    expires_at: datetime | None
+    is_refused: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """The right to ask once; `refresh_token` is None until the configured one was replaced."""
 
@@ -59,6 +72,16 @@ async def get(conn: Connection, credential_sha256: bytes) -> PortalToken:
         credential_sha256,
     )
     return _NONE_YET if row is None else PortalToken(**row)
+
+
+async def state(conn: Connection, credential_sha256: bytes) -> TokenState:
+    """Return what has become of the credential's token; before the first claim nothing has."""
+    row = await conn.fetchrow(
+        """select expires_at, refused_at is not null or coalesce(rejected_at >= obtained_at, false)
+           from portal_tokens where credential_sha256 = $1""",
+        credential_sha256,
+    )
+    return TokenState(None, is_refused=False) if row is None else TokenState(*row)
 
 
 async def claim(

@@ -17,6 +17,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.core.cnj import parse_process_number
+from service.core.errors import InvalidProcessNumberError
 from service.core.key_ring import parse_keys
 
 MIB = 1024 * 1024
@@ -148,8 +150,19 @@ class Settings(BaseSettings):
     public_url: str = "http://127.0.0.1:8000"
     """The address of the API as callers reach it."""
     database_pool_size: PositiveInt = 10
+
+    # Operation.
+    worker_host: str = "127.0.0.1"
+    worker_port: Annotated[int, Field(ge=0, le=65_535)] = 9101
+    """Where a worker answers how it is; 0 for nowhere. Of several workers on one host each needs its own."""
     log_json: bool = False
     log_level: str = "INFO"
+    log_requests: bool = True
+    sentry_dsn: SecretStr | None = None
+    """Where errors are sent to, if anywhere; needs the package `sentry-sdk`."""
+    canary_number: str | None = None
+    """A process, by its 20 digits, that is fetched now and then to see whether all of Autos works."""
+    canary_interval_s: Annotated[float, Field(ge=60)] = 900.0
     metrics_token: SecretStr | None = None
     """Who has it as a bearer token may see `/metrics`; everybody may when unset."""
     otlp_endpoint: str | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -163,6 +176,14 @@ class Settings(BaseSettings):
     def key_ring(self) -> list[bytes]:
         """The keys of `secret_keys`."""
         return parse_keys(self.secret_keys.get_secret_value()) if self.secret_keys else []
+
+    @field_validator("canary_number")
+    @classmethod
+    def _read_number(cls, value: str | None) -> str | None:
+        try:
+            return parse_process_number(value) if value else None
+        except InvalidProcessNumberError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("secret_keys")
     @classmethod

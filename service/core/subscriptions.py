@@ -149,6 +149,17 @@ async def is_anyone_told(conn: Connection, job_id: UUID) -> bool:
     return told
 
 
+async def is_anyone_else(conn: Connection, number: str, client_id: UUID) -> bool:
+    """Whether another client has a subscription to any job of the process."""
+    is_so: bool = await conn.fetchval(
+        """select exists (select from jobs j join subscriptions s on s.job_id = j.id
+                          where j.process_number = $1 and s.client_id <> $2)""",
+        number,
+        client_id,
+    )
+    return is_so
+
+
 async def list_wanting(conn: Connection, job_id: UUID, events: Sequence[str]) -> list[Wanting]:
     """Return who of the job's subscribers wants events of these types, by how much of them it was told."""
     rows = await conn.fetch(

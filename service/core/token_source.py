@@ -1,13 +1,18 @@
 """Where the bearer token for the portal comes from: the settings as it is, or the sign-on server."""
 
 import asyncio
+import base64
+import binascii
 import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TypeVar
+
+import orjson
 
 from service.core import metrics, portal_tokens
 from service.core.db import Connection, Database
@@ -17,7 +22,7 @@ from service.core.errors import (
     PortalUnauthorizedError,
     SignOnError,
 )
-from service.core.portal_tokens import RENEW_BEFORE_S, Claimed, PortalToken
+from service.core.portal_tokens import RENEW_BEFORE_S, Claimed, PortalToken, TokenState
 from service.core.settings import Settings
 from service.core.sign_on import ANSWER_TIMEOUT_S, READ_TIMEOUT_S, Credential, SignOn, open_sign_on
 
@@ -222,3 +227,23 @@ async def open_token_source(
             yield source
         finally:
             await source.close()
+
+
+async def token_state(conn: Connection, settings: Settings) -> TokenState:
+    """Return what is known of the token of the source that the settings name."""
+    credential = Credential.from_settings(settings)
+    if credential is not None:
+        return await portal_tokens.state(conn, credential.sha256)
+    token = settings.portal_token
+    return TokenState(_expiry(token.get_secret_value()) if token else None, is_refused=None)
+
+
+def _expiry(token: str) -> datetime | None:
+    """Return the `exp` of a JWT (RFC 7519 §4.1.4), unchecked; None for any other token."""
+    _, _, rest = token.partition(".")
+    payload = rest.partition(".")[0]
+    try:
+        claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return datetime.fromtimestamp(claims["exp"], UTC)
+    except (binascii.Error, ValueError, TypeError, KeyError, OverflowError, OSError):
+        return None

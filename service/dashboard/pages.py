@@ -13,7 +13,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from service.core import cnj
-from service.core.clients import Client
 from service.core.sessions import Session
 from service.core.settings import Settings
 from service.core.states import DocumentStatus, JobStatus
@@ -36,7 +35,7 @@ _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 def render(request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
     """Answer with a template that is given `values`, and what every page is given."""
-    language = language_of(request)
+    language, session = language_of(request), request.get(SESSION)
     text = (
         _environment()
         .get_template(template)
@@ -44,10 +43,10 @@ def render(request: web.Request, template: str, *, status: int = 200, **values: 
             **values,
             t=Translator(language),
             language=language,
-            session=request.get(SESSION),
+            session=session,
             here=request.rel_url.raw_path_qs,
             path=request.path,
-            can_write="write" in _client_scopes(request.get(SESSION)),
+            can_write=session is not None and "write" in session.client.scopes,
         )
     )
     response = web.Response(text=text, content_type="text/html", status=status)
@@ -59,11 +58,6 @@ def render(request: web.Request, template: str, *, status: int = 200, **values: 
         }
     )
     return response
-
-
-def _client_scopes(session: Session | None) -> frozenset[str]:
-    client: Client | None = session and session.client
-    return client.scopes if client else frozenset()
 
 
 def language_of(request: web.Request) -> str:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 API_KEY = "autos_sandbox_key"
 
 _DEFAULT_PORT = 8000
+_LAST_PORT = 65_535
 
 # Quicker than in production: a laptop's user waits for it, and kills the worker to see what happens.
 _KNOBS: Mapping[str, str] = {
@@ -83,6 +84,8 @@ class Plan:
         if self.caller.get("AUTOS_PORTAL_URL"):
             portal = {}
         place = {"AUTOS_HOST": self.host, "AUTOS_PORT": str(self.port), "AUTOS_PUBLIC_URL": self.url}
+        # Beside the API and the receiver, so that each sandbox of a machine has its own.
+        place["AUTOS_WORKER_PORT"] = str(self.port + 2 if self.port + 2 <= _LAST_PORT else 0)
         return {**_KNOBS, **place, **portal, **self.caller, **backends}
 
 
@@ -92,7 +95,7 @@ def read_plan(environ: Mapping[str, str]) -> Plan:
     Raises:
         SandboxError: a number is none, or out of range.
     """
-    port = int(_number(environ, "AUTOS_PORT", _DEFAULT_PORT, most=65_535))
+    port = int(_number(environ, "AUTOS_PORT", _DEFAULT_PORT, most=_LAST_PORT))
     folder = Path(environ.get("AUTOS_SANDBOX_DIR") or ROOT / ".sandbox").absolute()
     return Plan(
         caller=environ,

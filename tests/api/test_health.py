@@ -2,8 +2,10 @@
 
 import pytest
 
+from service.core.db import Connection
+from service.core.settings import Settings
 from tests.conftest import MakeSettings
-from tests.world import World, open_world
+from tests.world import World, open_world, until
 
 pytestmark = pytest.mark.integration
 
@@ -34,6 +36,31 @@ async def test_without_redis_and_s3_it_is_degraded_and_goes_on_serving(
     assert body["checks"]["database"] == "ok"
     assert body["checks"]["redis"].startswith("unavailable")
     assert body["checks"]["storage"].startswith("unavailable")
+
+
+async def test_without_a_worker_it_is_degraded_and_says_so(
+    empty: None, conn: Connection, settings: Settings
+) -> None:
+    await conn.execute("update chores set done_at = now() - interval '5 min' where name = 'sweep'")
+    async with open_world(settings, with_worker=False) as api:
+        await until(lambda: api.pulses.latest is not None)
+        caller = await api.caller()
+        ready = await caller.get("/readyz")
+    assert (ready.status, ready.json["status"]) == (200, "degraded")
+    assert "no sweep for 30" in ready.json["checks"].pop("workers")
+    assert set(ready.json["checks"].values()) == {"ok"}
+
+
+async def test_with_a_worker_that_does_not_keep_up_it_is_degraded_and_says_so(api: World) -> None:
+    caller = await api.caller()
+    await caller.get("/processes/1003579-22.2025.8.26.0564")
+    async with api.db.connection() as conn:
+        await conn.execute("update jobs set next_attempt_at = now() - interval '1 h'")
+    async with open_world(api.settings, with_worker=False) as other:
+        await until(lambda: other.pulses.latest is not None)
+        ready = await (await other.caller()).get("/readyz")
+    assert (ready.status, ready.json["status"]) == (200, "degraded")
+    assert "for 360" in ready.json["checks"]["jobs"]
 
 
 async def test_every_answer_carries_the_safe_headers(api: World) -> None:

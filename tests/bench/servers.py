@@ -94,6 +94,8 @@ def _settings(database_url: str, redis_url: str) -> Settings:
             "drain_s": 0.5,
             "drain_notice_s": 0,
             "log_level": "WARNING",
+            "log_requests": False,
+            "worker_port": 0,
         }
     )
 

@@ -56,6 +56,7 @@ async def main(count: int) -> None:
             "AWS_SECRET_ACCESS_KEY": s3.secret_key,
             "AUTOS_PORT": str(port),
             "AUTOS_REQUESTS_PER_MINUTE": "1000000",
+            "AUTOS_LOG_REQUESTS": "false",
         }
         pid = await stack.enter_async_context(_api(environ, port))
         http = await stack.enter_async_context(

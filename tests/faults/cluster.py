@@ -172,10 +172,9 @@ def _settings(backends: dict[str, Backend], portal_url: str, token: str) -> Sett
 
 
 def _own(settings: Settings, program: str) -> Settings:
-    """Give an API a port and an address of its own."""
-    if program == "worker":
-        return settings
-    return settings.model_copy(update={"port": free_port()})
+    """Give a process a port of its own."""
+    name = "worker_port" if program == "worker" else "port"
+    return settings.model_copy(update={name: free_port()})
 
 
 def _secrets(settings: Settings) -> list[str]:

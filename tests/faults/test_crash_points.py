@@ -1,5 +1,6 @@
 """A process ends at each numbered step, another goes on, and nothing is lost or done twice."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,6 +12,9 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
+from service.core import canary
+from service.core.canary import Outcome
+from service.core.cnj import parse_process_number
 from service.core.crash_points import EXIT_STATUS, POINTS, Point
 from service.core.db import Database
 from service.core.settings import Settings
@@ -106,7 +110,7 @@ def test_every_point_stands_in_the_code_once() -> None:
 
 
 def test_every_point_is_tried_below() -> None:
-    others = {"job.cancelled", "sweep.freed", "sweep.listed", "janitor.removed"}
+    others = {"job.cancelled", "sweep.freed", "sweep.listed", "janitor.removed", "canary.begun"}
     assert {*API_POINTS, *RUN_POINTS, *DELIVERY_POINTS, *others} == set(POINTS)
 
 
@@ -200,6 +204,28 @@ async def test_a_janitor_that_dies_half_way_leaves_the_rest_to_the_next(stage: S
             await conn.execute("update chores set due_at = now()")
         await stage.crashed_worker("janitor.removed")
         await stage.assert_all_is_well()
+
+
+async def test_a_canary_whose_worker_dies_as_it_begins_is_fetched_by_another(stage: Stage) -> None:
+    settings = stage.settings.model_copy(update={"canary_number": parse_process_number(CASE)})
+    async with stage.db.connection() as conn:
+        await conn.execute("update chores set due_at = now() where name = 'canary'")
+    async with open_member("worker", settings, stage.log, crash_point="canary.begun") as worker:
+        assert await worker.wait() == EXIT_STATUS
+    async with stage.db.connection() as conn:
+        await conn.execute("update jobs set ring_at = now()")
+    async with open_member("worker", settings, stage.log):
+        async with asyncio.timeout(60):
+            while not (sung := await _canary(stage)).took_s:
+                await asyncio.sleep(0.05)
+    assert (sung.succeeded_at is not None, sung.failure) == (True, None)
+    async with stage.db.connection() as conn:
+        assert await conn.fetchval("select count(*) from jobs") == 1
+
+
+async def _canary(stage: Stage) -> Outcome:
+    async with stage.db.connection() as conn:
+        return await canary.outcome(conn, parse_process_number(CASE))
 
 
 async def _put_old_objects(settings: Settings, *keys: str) -> None:

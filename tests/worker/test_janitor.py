@@ -102,6 +102,13 @@ async def test_a_document_whose_object_is_gone_is_fetched_again_by_the_next_job(
     assert len(await _known(context)) == 26
 
 
+async def test_it_lets_it_be_known_that_it_came_to_its_end(world: World, context: Context) -> None:
+    await _fetched(world)
+    async with context.db.connection() as conn:
+        await _clean(context)
+        assert await conn.fetchval("select done_at is not null from chores where name = 'janitor'")
+
+
 async def test_an_empty_bucket_is_taken_for_the_wrong_one(
     world: World, context: Context, make_settings: MakeSettings
 ) -> None:
@@ -111,6 +118,9 @@ async def test_an_empty_bucket_is_taken_for_the_wrong_one(
         await astray.storage.ensure_bucket()
         await Janitor(astray, min_age=NOW).clean()
     assert len(await _known(context)) == 26
+    async with context.db.connection() as conn:
+        # That was no cleaning.
+        assert await conn.fetchval("select done_at from chores where name = 'janitor'") is None
 
 
 async def test_one_of_all_workers_cleans_when_it_is_due(context: Context) -> None:

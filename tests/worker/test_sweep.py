@@ -136,6 +136,16 @@ async def test_a_job_that_gets_on_between_crashes_is_not_given_up(context: Conte
     assert (row["status"], row["crashes"]) == ("pending", 1)
 
 
+async def test_a_sweep_lets_it_be_known_now_and_then_and_not_each_time(context: Context) -> None:
+    sweep, noted = Sweep(context), []
+    async with context.db.connection() as conn:
+        for _ in range(3):
+            await sweep.sweep()
+            noted.append(await conn.fetchval("select done_at from chores where name = 'sweep'"))
+    assert noted[0] is not None
+    assert set(noted) == {noted[0]}
+
+
 async def test_what_waits_in_a_full_queue_is_not_rung_for_again(context: Context) -> None:
     """Each ring a minute later is a new entry: a long queue would grow without end."""
     job = await _submitted(context.db, context.settings)

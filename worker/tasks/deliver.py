@@ -2,6 +2,7 @@
 
 import logging
 import random
+from contextlib import ExitStack
 from uuid import UUID
 
 from service.core import documents, events, metrics, traceparent, tracing
@@ -9,6 +10,7 @@ from service.core.crash_points import crash_point
 from service.core.deliveries import ENDPOINT_DISABLED, Claimed, Round
 from service.core.endpoint_health import GONE
 from service.core.errors import DatabaseUnavailableError
+from service.core.log import bound
 from service.core.sending import Message, Sent, send
 from service.core.settings import Settings
 from service.core.states import DeliveryStatus
@@ -50,20 +52,22 @@ async def _lane(context: Context, destination: UUID) -> None:
 
 async def _send_next(context: Context, destination: UUID) -> bool:
     """Send one; False when there is none, or the lane had better end."""
-    try:
-        claimed = await context.outbox.claim(destination)
-        if claimed is None:
+    with ExitStack() as about:
+        try:
+            claimed = await context.outbox.claim(destination)
+            if claimed is None:
+                return False
+            # There may be more: another lane looks for it, and opens one more in its turn.
+            await deliver(context, destination)
+            about.enter_context(bound(delivery_id=claimed.id, attempt=claimed.rounds + 1))
+            await _send(context, claimed)
+        except DatabaseUnavailableError as error:
+            log.warning("destination %s: %s; what is due waits", destination, error)
             return False
-        # There may be more: another lane looks for it, and opens one more in its turn.
-        await deliver(context, destination)
-        await _send(context, claimed)
-    except DatabaseUnavailableError as error:
-        log.warning("destination %s: %s; what is due waits", destination, error)
-        return False
-    except Exception:
-        # What the other lanes are sending goes on; this one's claim runs out.
-        log.exception("destination %s", destination)
-        return False
+        except Exception:
+            # What the other lanes are sending goes on; this one's claim runs out.
+            log.exception("destination %s", destination)
+            return False
     return True
 
 

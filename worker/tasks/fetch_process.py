@@ -17,6 +17,7 @@ from service.core.errors import (
     SecrecyError,
 )
 from service.core.jobs import Job
+from service.core.log import bound
 from service.core.portal_records import ProcessRecord
 from service.core.settlement import NOT_FETCHED, Reason, Settled, settle
 from service.core.structured import finish
@@ -47,18 +48,27 @@ async def fetch_process(context: Context, _rung_for: UUID) -> None:
     is_first = job.fence == 1
     if is_first and job.started_at is not None:
         metrics.JOB_WAIT_SECONDS.observe(max(0.0, (job.started_at - job.created_at).total_seconds()))
-    # A later run may be hours after the request: it has a trace of its own, with a link to the first.
-    with tracing.within("run", job.traceparent, kind="consumer", is_repeat=not is_first) as part:
+    with (
+        bound(job_id=job.id, attempt=job.fence),
+        # A later run may be hours after the request: it has a trace of its own, with a link to the first.
+        tracing.within("run", job.traceparent, kind="consumer", is_repeat=not is_first) as part,
+    ):
         part.note({"autos.job.id": str(job.id)})
-        destinations = await _run_and_count(context, job)
+        try:
+            destinations = await _run_and_count(context, job)
+        except Exception:
+            # A defect of ours, told here, where it is known which job it was; its lease runs out.
+            log.exception("job %s", job.id)
+            part.failed("internal_error")
+            return
     crash_point("job.settled")
     await context.queue.ring_destinations(destinations)
 
 
 async def _run_and_count(context: Context, job: Job) -> list[UUID]:
     """Run the job, count how that ended, and return the destinations to ring for."""
-    ledger = Ledger(context.db, job, context.settings)
     run = Run(job.client_id)
+    ledger = Ledger(context.db, job, context.settings, run)
     context.runs.add(run)
     outcome, destinations = "lost", list[UUID]()
     try:

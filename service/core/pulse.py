@@ -1,0 +1,208 @@
+"""The pulse: how the whole system is at one moment, by PostgreSQL and Redis, and how it was for an hour."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from service.core import canary, chores, deliveries, jobs, metrics
+from service.core.canary import Outcome
+from service.core.db import Connection, Database
+from service.core.errors import DatabaseUnavailableError
+from service.core.portal_limit import PortalLimit
+from service.core.portal_shared import Shared
+from service.core.settings import Settings
+from service.core.token_source import token_state
+
+EVERY_S = 10.0
+KEPT_S = 3600.0
+
+LONGEST_WAIT_S = 300.0
+"""When the oldest job that could run has waited for longer, the workers do not keep up, or there are none."""
+
+LONGEST_UNSWEPT_S = 60.0
+"""Every worker sweeps once a second or so: after so long none lives that can."""
+
+_CLOSING_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """The state of the system; instants are by the database's clock.
+
+    Attributes:
+        jobs_waiting: jobs that a worker could take now; `oldest_job_s`: for how long the first of them could.
+        jobs_later: jobs that wait for a later time.
+        leases_expired: running jobs whose worker let its lease run out.
+        deliveries_due: pending ones whose time has come, also while they are sent; `oldest_delivery_s`: for
+            how long the first of them has been due.
+        portal_limit: the most requests in flight to the portal; this and the next three are None while Redis
+            is away.
+        portal_shut_s: how long the breaker lets nobody ask it; 0 when it is closed, or waits for a probe.
+        portal_paused_s: how long everybody pauses at the portal's wish.
+        token_expires_at: None without a token, or when it does not say.
+        token_is_refused: whether portal or sign-on server will have none of it; None when nobody noted that.
+        swept_at: when a worker last swept; `cleaned_at`: when the janitor last came to its end.
+        canary: None when there is none.
+    """
+
+    taken_at: datetime
+    jobs_waiting: int
+    jobs_later: int
+    jobs_running: int
+    oldest_job_s: float | None
+    leases_expired: int
+    deliveries_pending: int
+    deliveries_due: int
+    oldest_delivery_s: float | None
+    portal_limit: int | None
+    portal_in_flight: int | None
+    portal_shut_s: float | None
+    portal_paused_s: float | None
+    token_expires_at: datetime | None
+    token_is_refused: bool | None
+    swept_at: datetime | None
+    cleaned_at: datetime | None
+    canary: Outcome | None
+
+
+async def take(conn: Connection, portal: Shared | None, settings: Settings) -> Pulse:
+    """Return the pulse of this moment; of what has ended nothing is read, however much of it there is.
+
+    Args:
+        portal: what `PortalLimit.look` says.
+    """
+    taken_at: datetime = await conn.fetchval("select now()")
+    of_jobs, of_deliveries = await jobs.take_stock(conn), await deliveries.take_stock(conn)
+    token, done = await token_state(conn, settings), await chores.list_done(conn)
+    number = settings.canary_number
+    return Pulse(
+        taken_at=taken_at,
+        jobs_waiting=of_jobs.waiting,
+        jobs_later=of_jobs.later,
+        jobs_running=of_jobs.running,
+        oldest_job_s=of_jobs.oldest_s,
+        leases_expired=of_jobs.expired,
+        deliveries_pending=of_deliveries.pending,
+        deliveries_due=of_deliveries.due,
+        oldest_delivery_s=of_deliveries.oldest_s,
+        portal_limit=portal.limit if portal else None,
+        portal_in_flight=portal.in_flight if portal else None,
+        portal_shut_s=portal.shut_ms / 1000 if portal else None,
+        portal_paused_s=portal.paused_ms / 1000 if portal else None,
+        token_expires_at=token.expires_at,
+        token_is_refused=token.is_refused,
+        swept_at=done["sweep"],
+        cleaned_at=done["janitor"],
+        canary=await canary.outcome(conn, number) if number else None,
+    )
+
+
+class Pulses:
+    """Takes the pulse again and again, and keeps that of the last hour.
+
+    Attributes:
+        history: the oldest first; empty before the first one.
+    """
+
+    def __init__(self, db: Database, portal_limit: PortalLimit, settings: Settings) -> None:
+        self._db = db
+        self._portal_limit = portal_limit
+        self._settings = settings
+        self._is_failing = False
+        self.history: deque[Pulse] = deque(maxlen=int(KEPT_S / EVERY_S))
+
+    @property
+    def latest(self) -> Pulse | None:
+        """The last one that could be taken; None before the first."""
+        return self.history[-1] if self.history else None
+
+    def doubts(self) -> dict[str, str]:
+        """Say what speaks against the workers, by its subject; nothing when all is well or nothing is known.
+
+        A database that was never swept is given the time that its first worker needs to start.
+        """
+        said: dict[str, str] = {}
+        if (pulse := self.latest) is None:
+            return said
+        unswept_s = (pulse.taken_at - (pulse.swept_at or self.history[0].taken_at)).total_seconds()
+        if unswept_s > LONGEST_UNSWEPT_S:
+            said["workers"] = f"none lives, or none can work: there was no sweep for {unswept_s:.0f} s"
+        if pulse.oldest_job_s is not None and pulse.oldest_job_s > LONGEST_WAIT_S:
+            said["jobs"] = f"the oldest that could run has waited for a worker for {pulse.oldest_job_s:.0f} s"
+        return said
+
+    async def run(self, every_s: float) -> None:
+        """Take it until cancelled. What fails is logged when it begins to."""
+        while True:
+            try:
+                await self._take()
+            except Exception as error:
+                self._note_failure(error)
+            await asyncio.sleep(every_s)
+
+    async def _take(self) -> None:
+        portal = await self._portal_limit.look()
+        async with self._db.connection() as conn:
+            pulse = await take(conn, portal, self._settings)
+        self.history.append(pulse)
+        _show(pulse)
+        if self._is_failing:
+            self._is_failing = False
+            log.info("the pulse is taken again")
+
+    def _note_failure(self, error: Exception) -> None:
+        if self._is_failing:
+            return
+        self._is_failing = True
+        if isinstance(error, DatabaseUnavailableError):
+            log.warning("the pulse is not taken: %s", error)
+        else:
+            log.error("the pulse is not taken", exc_info=error)
+
+
+def _show(pulse: Pulse) -> None:
+    """Let Prometheus have it, too."""
+    metrics.show_pulse(
+        queue_jobs={
+            "waiting": pulse.jobs_waiting,
+            "later": pulse.jobs_later,
+            "running": pulse.jobs_running,
+        },
+        # Nothing that waits has waited for no time; an alert needs to see that it is over.
+        queue_oldest_age_s=pulse.oldest_job_s or 0.0,
+        leases=pulse.jobs_running,
+        portal_concurrency_limit=pulse.portal_limit,
+        portal_in_flight=pulse.portal_in_flight,
+        is_portal_breaker_open=None if pulse.portal_shut_s is None else pulse.portal_shut_s > 0,
+        portal_token_expires_at=pulse.token_expires_at,
+        swept_at=pulse.swept_at,
+        cleaned_at=pulse.cleaned_at,
+        deliveries_pending=pulse.deliveries_pending,
+        canary_succeeded_at=pulse.canary.succeeded_at if pulse.canary else None,
+        canary_duration_s=pulse.canary.took_s if pulse.canary else None,
+    )
+
+
+@asynccontextmanager
+async def open_pulses(
+    db: Database, portal_limit: PortalLimit, settings: Settings, *, every_s: float = EVERY_S
+) -> AsyncIterator[Pulses]:
+    """Take the pulse beside everything else until the block ends.
+
+    Args:
+        every_s: for tests only.
+    """
+    pulses = Pulses(db, portal_limit, settings)
+    taking = asyncio.create_task(pulses.run(every_s))
+    try:
+        yield pulses
+    finally:
+        while not taking.done():  # redis-py can swallow a cancel that meets one of its own time-outs
+            taking.cancel()
+            await asyncio.wait([taking], timeout=_CLOSING_S)
