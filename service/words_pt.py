@@ -69,6 +69,7 @@ PORTUGUESE = {
         "Clientes que solicitam o mesmo processo ao mesmo tempo compartilham o job, e nenhum deles pode "
         "cancelá-lo sozinho."
     ),
+    "there is no preview of the document": "não há visualização do documento",
     "The form is none of this page's": "O formulário não é desta página",
     "What changes something on the dashboard has to be sent by the dashboard itself, in a browser.": (
         "O que altera algo no painel precisa ser enviado pelo próprio painel, em um navegador."

@@ -1,4 +1,4 @@
-"""A small server in each worker, for whoever watches over it: do its loops turn, can it work, what has it done."""
+"""A small server in each worker, for whoever watches over it: do its loops turn, can it work, and metrics."""
 
 import asyncio
 import logging
