@@ -5,18 +5,26 @@ import logging
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 
 from service.core import tracing
 from service.core.settings import Settings
-from service.core.spans import open_export
+from service.core.spans import Spans, open_export
+from service.sandbox.children import free_port
+from tests.faults.members import open_member
+from tests.receiver import Receiver
+from tests.world import World
 
+CASE = "1003579-22.2025.8.26.0564"
 ROOT = Path(__file__).parents[2]
 OURS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -113,6 +121,45 @@ async def test_the_operators_own_name_of_the_service_goes_before_ours(
     await asyncio.to_thread(_record_one, Settings(otlp_endpoint=collector.url))
     attributes = collector.requests[0][1].resource_spans[0].resource.attributes
     assert {one.value.string_value for one in attributes if one.key == "service.name"} == {"autos-north"}
+
+
+async def test_both_processes_send_their_parts_of_one_trace_before_they_end(
+    api: World, collector: Collector, receiver: Receiver, tmp_path: Path
+) -> None:
+    settings = api.settings.model_copy(update={"otlp_endpoint": collector.url, "port": free_port()})
+    async with (
+        open_member("service", settings, tmp_path / "service.log"),
+        open_member("worker", settings, tmp_path / "worker.log"),
+    ):
+        caller = replace(await api.caller(), base_url=f"http://127.0.0.1:{settings.port}")
+        body = {"process_number": CASE, "webhook_url": receiver.url}
+        assert (await caller.post("/jobs", json=body, headers={"traceparent": OURS})).status == 202
+        await receiver.wait_for(1)
+    sent = {
+        (service.value.string_value, span.name)
+        for _, request in collector.requests
+        for of_one in request.resource_spans
+        for service in of_one.resource.attributes
+        for scope in of_one.scope_spans
+        for span in scope.spans
+        if service.key == "service.name" and span.trace_id.hex() == OURS.split("-")[1]
+    }
+    assert {("autos-api", "POST /jobs"), ("autos-worker", "run"), ("autos-worker", "deliver")} <= sent
+
+
+def test_of_an_error_a_span_tells_the_kind_and_not_the_text() -> None:
+    exporter = InMemorySpanExporter()
+    spans = Spans(SimpleSpanProcessor(exporter), service="x")
+    with (
+        pytest.raises(ValueError, match="hush"),
+        tracing.recording(spans),
+        tracing.within("run", OURS, kind="consumer"),
+    ):
+        raise ValueError("hush")
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes == {"error.type": "ValueError"}
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
+    assert "hush" not in span.to_json()
 
 
 async def test_a_collector_that_never_answers_does_not_keep_a_process_from_ending(
