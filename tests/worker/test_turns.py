@@ -150,7 +150,6 @@ async def test_a_full_worker_lets_a_large_job_pause_for_a_client_of_whose_jobs_n
         assert ended["status"] == "completed"
         status = (await heavy.get(f"/processes/{large}/status?fields=summary")).json
         assert status["status"] in ("pending", "processing")
-        assert status["completed_documents"] > 0
         while status["completed_at"] is None:
             status = (await heavy.get(f"/processes/{large}/status?fields=summary&wait=60")).json
         assert (status["status"], status["completed_documents"]) == ("completed", 1000)
