@@ -114,7 +114,7 @@ INSUFFICIENT_SCOPE = Problem(
 FOREIGN_FORM = Problem(
     "foreign-form",
     403,
-    "The form is none of this page's",
+    "The form comes from elsewhere",
     "What changes something on the dashboard has to be sent by the dashboard itself, in a browser.",
 )
 TOO_SECRET = Problem(

@@ -70,7 +70,7 @@ PORTUGUESE = {
         "cancelá-lo sozinho."
     ),
     "there is no preview of the document": "não há visualização do documento",
-    "The form is none of this page's": "O formulário não é desta página",
+    "The form comes from elsewhere": "O formulário vem de outro lugar",
     "What changes something on the dashboard has to be sent by the dashboard itself, in a browser.": (
         "O que altera algo no painel precisa ser enviado pelo próprio painel, em um navegador."
     ),
