@@ -98,7 +98,7 @@ class Translator:
         value, unit = float(size_bytes), 0
         while value >= 1024 and unit < len(_UNITS) - 1:
             value, unit = value / 1024, unit + 1
-        return f"{self.number(value, 1 if unit else 0)} {_UNITS[unit]}"
+        return f"{self.number(value, 1 if unit else 0)}\N{NO-BREAK SPACE}{_UNITS[unit]}"
 
     def duration(self, seconds: float | None) -> str:
         """Return a time span in the two largest units that it has."""
