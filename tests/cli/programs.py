@@ -8,12 +8,13 @@ import struct
 import sys
 import termios
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.core.settings import Settings
 from tests.faults.children import ROOT, environment
+from tests.world import until
 
 _TIMEOUT_S = 60
 
@@ -81,8 +82,9 @@ class CommandLine:
                 process.kill()
                 await process.wait()
 
-    async def run_on_terminal(self, *arguments: str, columns: int = 80, rows: int = 24) -> Ran:
-        """Run a command to its end on a terminal of this size."""
+    @asynccontextmanager
+    async def on_terminal(self, *arguments: str, columns: int, rows: int) -> AsyncIterator["Terminal"]:
+        """Start a command on a terminal of this size."""
         ours, theirs = os.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         process = await asyncio.create_subprocess_exec(
@@ -94,17 +96,49 @@ class CommandLine:
             stderr=asyncio.subprocess.PIPE,
         )
         os.close(theirs)
+        terminal = Terminal(process)
+        reading = asyncio.create_task(asyncio.to_thread(terminal.read, ours))
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                out, _ = await asyncio.gather(asyncio.to_thread(_read_terminal, ours), process.wait())
-                assert process.stderr
-                err = await process.stderr.read()
+            yield terminal
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+            await reading  # it ends with the last of those who could write
             os.close(ours)
-        return Ran(process.returncode or 0, out.decode(), err.decode())
+
+    async def run_on_terminal(self, *arguments: str, columns: int) -> Ran:
+        """Run a command to its end on a terminal."""
+        async with self.on_terminal(*arguments, columns=columns, rows=24) as terminal:
+            return await terminal.end()
+
+
+@dataclass
+class Terminal:
+    """A terminal, and what was written to it so far."""
+
+    process: asyncio.subprocess.Process
+    written: bytearray = field(default_factory=bytearray)
+
+    def read(self, descriptor: int) -> None:
+        """Read until the other side has been closed."""
+        with suppress(OSError):  # which is how Linux says so
+            while chunk := os.read(descriptor, 65_536):
+                self.written += chunk
+
+    async def wait_for(self, words: str) -> None:
+        """Wait until these words were written."""
+        await until(lambda: words.encode() in self.written, timeout_s=_TIMEOUT_S)
+
+    async def end(self, *, by: signal.Signals | None = None) -> Ran:
+        """Wait for the end, or bring it about."""
+        if by is not None:
+            self.process.send_signal(by)
+        assert self.process.stderr
+        async with asyncio.timeout(_TIMEOUT_S):
+            err = await self.process.stderr.read()
+            status = await self.process.wait()
+        return Ran(status, self.written.decode(), err.decode())
 
 
 @dataclass
@@ -135,15 +169,3 @@ class Running:
 
 def _program(arguments: tuple[str, ...]) -> list[str]:
     return [sys.executable, "-m", "service", *arguments]
-
-
-def _read_terminal(descriptor: int) -> bytes:
-    read = bytearray()
-    while True:
-        try:
-            chunk = os.read(descriptor, 65_536)
-        except OSError:  # what Linux says when the other side has been closed
-            return bytes(read)
-        if not chunk:
-            return bytes(read)
-        read += chunk
