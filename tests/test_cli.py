@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import os
+import re
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,10 +15,13 @@ import pytest
 
 from service.commands import add_commands
 from service.core import clients, signing, signing_secrets
+from service.core.db import SCHEMA_VERSION
 from service.core.errors import SecretUnreadableError
 from service.core.key_ring import KeyRing, new_key
 from service.core.settings import Settings
+from tests.cases import case_numbers
 from tests.conftest import MakeSettings
+from tests.databases import new_database
 from tests.faults.children import ROOT, environment
 from tests.rings import RING, SECRET_KEYS, secret_of
 from tests.world import Caller, World
@@ -231,6 +236,75 @@ async def test_a_database_that_is_away_is_one_clear_line_without_its_password(
         assert ran.err.startswith("autos: ")
         assert len(ran.err.splitlines()) == 1
         assert "hidden" not in ran.err
+
+
+async def test_the_status_of_the_database_says_what_it_holds_and_what_waits(
+    api: World, make_settings: MakeSettings
+) -> None:
+    caller = await api.caller()
+    await caller.post("/jobs/batch", json={"process_numbers": case_numbers(3)})
+    async with api.db.connection() as conn:
+        await conn.execute("analyze jobs")
+        await conn.execute(
+            "update jobs set next_attempt_at = now() + interval '1 h' where process_number like '1000002%'"
+        )
+        await conn.execute(
+            "update jobs set next_attempt_at = now() - interval '90 s' where process_number like '1000001%'"
+        )
+    shown = await run(api.settings, "db", "status")
+    assert (shown.status, shown.err) == (0, "")
+    assert f"schema version:  {SCHEMA_VERSION} (this is for {SCHEMA_VERSION})" in shown.out
+    assert re.search(r"^jobs: +about 3 rows, 0\.\d MB$", shown.out, re.MULTILINE)
+    waiting = r"^pending jobs: +3 \(2 due; the oldest of those: for (\d+) s\)$"
+    pending = re.search(waiting, shown.out, re.MULTILINE)
+    assert pending
+    assert int(pending[1]) >= 90
+    assert re.search(r"^processing jobs: 0$", shown.out, re.MULTILINE)
+
+
+async def test_the_status_of_a_database_with_another_schema_ends_with_1(
+    make_settings: MakeSettings, postgres_url: str
+) -> None:
+    async with new_database(postgres_url, name="autos_test") as url:
+        conn = await asyncpg.connect(url)
+        for change, words in (
+            ("update schema_version set version = 999", "schema version:  999"),
+            ("drop schema public cascade; create schema public", "schema version:  none"),
+        ):
+            await conn.execute(change)
+            shown = await run(make_settings(database_url=url), "db", "status")
+            assert (shown.status, words in shown.out) == (1, True)
+            assert "see `python -m service db upgrade`" in shown.err
+        await conn.close()
+
+
+async def test_settings_that_cannot_be_read_are_named_without_their_values(settings: Settings) -> None:
+    for arguments in ([], ["keys", "list"], ["status", CASE]):
+        ran = await run(settings.model_copy(update={"port": "hidden", "log_json": "hidden"}), *arguments)
+        assert ran.status == 1
+        first, second = ran.err.splitlines()
+        assert first.startswith("autos: AUTOS_PORT: Input should be a valid integer")
+        assert second.startswith("autos: AUTOS_LOG_JSON: Input should be a valid boolean")
+        assert "hidden" not in ran.err
+
+
+async def test_whoever_closes_our_output_is_told_nothing_more(settings: Settings) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "service",
+        "secrets",
+        "new-key",
+        env=environment(settings),
+        cwd=ROOT,
+        stdout=write_end,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(write_end)
+    _, err = await process.communicate()
+    assert (process.returncode, err) == (1, b"")
 
 
 async def test_a_clients_signing_secret_is_replaced_and_the_old_one_signs_for_a_while(api: World) -> None:

@@ -109,6 +109,26 @@ async def test_the_example_in_python_submits_waits_and_lists_every_document(worl
     assert len(out.decode().splitlines()) == 26
 
 
+async def test_the_example_on_the_command_line_saves_every_document(world: World, tmp_path: Path) -> None:
+    caller = await world.caller()
+    (script,) = re.findall(r"```sh\n(export AUTOS_KEY.*?)```", README, re.DOTALL)
+    script = script.replace(".venv/bin/python", sys.executable).replace("autos_sandbox_key", caller.key)
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        "-e",
+        "-c",
+        script,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "AUTOS_URL": world.base_url},
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert f"{CASE}  completed  26/26 documents" in out.decode()
+    assert "case: 26 fetched, 0 were there already, 0 missing" in out.decode()
+    assert "0919992-11.2023.8.19.0001  completed" in out.decode()
+
+
 async def test_the_guide_shows_a_webhook_with_every_member(world: World, receiver: Receiver) -> None:
     caller = await world.caller()
     await caller.get(f"/processes/{CASE}", params={"webhook_url": receiver.url})
@@ -129,7 +149,8 @@ def test_every_link_between_the_documents_leads_somewhere() -> None:
 
 
 def test_every_setting_that_a_document_names_exists() -> None:
-    known = (ROOT / ".env.example").read_text() + (ROOT / "service" / "sandbox" / "plan.py").read_text()
+    sources = (".env.example", "service/sandbox/plan.py", "service/cli/run.py")
+    known = "".join((ROOT / source).read_text() for source in sources)
     for page in PAGES:
         for name in re.findall(r"\bAUTOS_[A-Z0-9_]+", page.read_text()):
             assert re.search(rf"\b{name}\b", known), f"{page.name}: {name}"

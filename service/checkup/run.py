@@ -37,11 +37,17 @@ CHECKS: Mapping[str, Check] = {
 }
 
 
-async def run(settings: Settings, checks: Mapping[str, Check] = CHECKS) -> int:
-    """Look at everything and print what was found; return 1 when something is wrong."""
-    # Only findings are shown: what the parts log of their troubles says the same in other words.
-    logging.disable(logging.WARNING)
-    looking = [asyncio.create_task(_bounded(name, check, settings)) for name, check in checks.items()]
+async def run(
+    settings: Settings, checks: Mapping[str, Check] = CHECKS, *, timeout_s: float = _TIMEOUT_S
+) -> int:
+    """Look at everything and print what was found; return 1 when something is wrong.
+
+    Args:
+        timeout_s: for each check.
+    """
+    looking = [
+        asyncio.create_task(_bounded(name, check, settings, timeout_s)) for name, check in checks.items()
+    ]
     is_wrong = False
     for task in looking:
         for found in await task:
@@ -50,12 +56,12 @@ async def run(settings: Settings, checks: Mapping[str, Check] = CHECKS) -> int:
     return 1 if is_wrong else 0
 
 
-async def _bounded(name: str, check: Check, settings: Settings) -> Findings:
+async def _bounded(name: str, check: Check, settings: Settings, timeout_s: float) -> Findings:
     try:
-        async with asyncio.timeout(_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             return await check(settings)
     except TimeoutError:
-        return [wrong(name, f"this took longer than {_TIMEOUT_S:.0f} s")]
+        return [wrong(name, f"this took longer than {timeout_s:g} s")]
     except Exception as error:
         # A defect of one check, or an error that nobody thought of: the others go on all the same.
         log.exception("check-up of %s", name)

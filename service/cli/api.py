@@ -26,9 +26,6 @@ from service.cli.screen import note
 from service.cli.words import plain
 from service.schemas import ProblemAnswer
 
-OPENED = Event(name="opened")
-"""What a follower is told first, each time that it has a connection."""
-
 _PATIENCE_S = 120.0
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 45.0
@@ -70,10 +67,12 @@ class Api:
 
     Attributes:
         session: for requests elsewhere too; it carries no key by itself.
+        patience_s: how long one call is tried, and how long a stream may be silent.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, address: str, key: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, address: str, key: str, *, patience_s: float) -> None:
         self.session = session
+        self.patience_s = patience_s
         self._address = address
         self._key = key
 
@@ -125,13 +124,13 @@ class Api:
             ) from None
 
     async def follow(self, path: str) -> AsyncGenerator[Event, None]:
-        """Yield the events of a stream: `OPENED`, then what comes; a lost connection is made anew.
+        """Yield the events of a stream, those without a name too that say where it stands.
 
-        It ends when the API says that nothing more will come.
+        A lost connection is made anew and goes on there. It ends when the API says that there is no more.
 
         Raises:
             RefusedCallError: the API answered with a problem.
-            UnreachableError: nothing came for two minutes.
+            UnreachableError: nothing came for as long as there is patience.
         """
         follower = _Follower(self, path)
         while not follower.has_ended:
@@ -168,7 +167,7 @@ class Api:
 
     async def _answered(self, call: _Call) -> Answer:
         """Send until an answer says something else than that it should be tried again."""
-        patience = _Patience()
+        patience = _Patience(self.patience_s)
         while True:
             try:
                 answer = await self._send(call)
@@ -217,9 +216,9 @@ class Api:
 class _Patience:
     """How long one call may still be tried."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float) -> None:
         self._clock = asyncio.get_running_loop().time
-        self._until = self._clock() + _PATIENCE_S
+        self._until = self._clock() + patience_s
         self._waits = iter(_WAITS_AFTER_LOSS_S)
 
     async def waits_after_loss(self) -> bool:
@@ -270,11 +269,10 @@ class _Follower:
             if response.status != 200:
                 await self._wait_or_refuse(response)
                 return
-            yield OPENED
             try:
                 async for event in read_events(response.content.iter_any()):
                     self._heed(event)
-                    if event.name:
+                    if event.name or event.last_id is not None:
                         yield event
             except ValueError as error:
                 raise CallError(f"the stream of the API cannot be read: {error}") from None
@@ -304,13 +302,16 @@ class _Follower:
 
     def refuse_silence(self, error: CallError) -> None:
         """Raise the error when nothing has been heard for too long."""
-        if self._clock() - self._heard_at > _PATIENCE_S:
+        if self._clock() - self._heard_at > self._api.patience_s:
             raise error
 
 
 @asynccontextmanager
-async def open_api(address: str, key: str) -> AsyncIterator[Api]:
+async def open_api(address: str, key: str, *, patience_s: float = _PATIENCE_S) -> AsyncIterator[Api]:
     """Open a client of the API; it follows no redirect and heeds no proxy variables.
+
+    Args:
+        patience_s: see `Api`.
 
     Raises:
         UsageError: the address is none, or the key cannot be one.
@@ -329,7 +330,7 @@ async def open_api(address: str, key: str) -> AsyncIterator[Api]:
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
     ) as session:
-        yield Api(session, address, key)
+        yield Api(session, address, key, patience_s=patience_s)
 
 
 def path_of(number: str) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,11 @@ from service.cli.api import Api, lost
 from service.cli.errors import CallError
 from service.cli.part_file import PartFile, is_there, open_part
 
-# Before each try; the first time something may simply be out of date.
-_WAITS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+WAITS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Before each try; the first time something may simply be out of date."""
+
+# Wrong bytes can be what an earlier run has left, or a store's mistake; not for ever.
+_MOST_WRONG = 3
 _CHUNK_BYTES = 256 * 1024
 # A try that takes longer than this is given up, and the next one goes on where it ended.
 _TRY_S = 60.0
@@ -51,7 +54,18 @@ class _LinkIsOverError(_TryAgainError):
     """Another link may work."""
 
 
-async def save(api: Api, wanted: Wanted, folder: Path, *, on_size: Callable[[int], None]) -> bool:
+class _WrongBytesError(_TryAgainError):
+    """What came is not the document."""
+
+
+async def save(
+    api: Api,
+    wanted: Wanted,
+    folder: Path,
+    *,
+    on_size: Callable[[int], None],
+    waits_s: Sequence[float] = WAITS_S,
+) -> bool:
     """Bring a document into the folder; False when it was there already.
 
     Args:
@@ -67,15 +81,17 @@ async def save(api: Api, wanted: Wanted, folder: Path, *, on_size: Callable[[int
         return False
     with open_part(target) as part:
         await asyncio.to_thread(part.read_again)
-        await _complete(api, wanted, part, on_size)
+        await _complete(api, wanted, part, on_size, waits_s)
         part.move_to(target)
     return True
 
 
-async def _complete(api: Api, wanted: Wanted, part: PartFile, on_size: Callable[[int], None]) -> None:
+async def _complete(
+    api: Api, wanted: Wanted, part: PartFile, on_size: Callable[[int], None], waits_s: Sequence[float]
+) -> None:
     """Receive until the file is right."""
-    link, reason = wanted.link, ""
-    for wait_s in _WAITS_S:
+    link, reason, wrong = wanted.link, "", 0
+    for wait_s in waits_s:
         await asyncio.sleep(wait_s)
         try:
             if part.size_bytes < wanted.size_bytes:
@@ -83,19 +99,21 @@ async def _complete(api: Api, wanted: Wanted, part: PartFile, on_size: Callable[
                 await _receive(api.session, link, wanted, part, on_size)
             if part.is_right(wanted.size_bytes, wanted.sha256):
                 return
-            _refuse_wrong(part, wanted)
+            _refuse(part, wanted)
         except _TryAgainError as error:
             reason = str(error)
-            if isinstance(error, _LinkIsOverError):
-                link = None
+            link = None if isinstance(error, _LinkIsOverError) else link
+            wrong += isinstance(error, _WrongBytesError)
+        if wrong == _MOST_WRONG:
+            break
     raise CallError(reason)
 
 
-def _refuse_wrong(part: PartFile, wanted: Wanted) -> None:
+def _refuse(part: PartFile, wanted: Wanted) -> None:
     if part.size_bytes < wanted.size_bytes:
         raise _TryAgainError(f"{part.size_bytes} of {wanted.size_bytes} bytes came")
     part.clear()
-    raise _TryAgainError("its bytes are not those that it should have")
+    raise _WrongBytesError("its bytes are not those that it should have")
 
 
 async def _receive(
@@ -113,7 +131,7 @@ async def _receive(
         async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
             if part.size_bytes + len(chunk) > wanted.size_bytes:
                 part.clear()
-                raise _TryAgainError(f"more than its {wanted.size_bytes} bytes came")
+                raise _WrongBytesError(f"more than its {wanted.size_bytes} bytes came")
             part.write(chunk)
             on_size(part.size_bytes)
 

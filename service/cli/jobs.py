@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
-from service.cli.api import OPENED, Api, as_json, path_of
+from service.cli.api import Api, as_json, path_of
 from service.cli.errors import CallError, RefusedCallError, UsageError
 from service.cli.screen import Progress, Table, is_live, note
 from service.cli.words import counts, end_of, moment, plain, reason, size
@@ -163,17 +163,18 @@ async def find_newest(api: Api, number: str) -> SummaryAnswer | None:
 
 
 async def _watch_all(api: Api) -> None:
-    news = _News()
+    news, is_listed = _News(), False
     async with aclosing(api.follow("/events")) as events:
         async for event in events:
-            if event is OPENED:
-                # After the stream has begun, so that no change falls between the two.
-                open_jobs = await api.get(
+            if event.name == "job":
+                news.tell([api.read(SummaryAnswer, event.data)])
+            # Not before it is known where the stream stands: no change falls between that and the list.
+            if event.last_id is not None and not is_listed:
+                is_listed = True
+                jobs = await api.get(
                     "/jobs", JobListAnswer, status="pending,processing", limit=str(_MOST_SHOWN)
                 )
-                news.tell(open_jobs.items[::-1])
-            elif event.name == "job":
-                news.tell([api.read(SummaryAnswer, event.data)])
+                news.tell(jobs.items[::-1])
 
 
 class _News:

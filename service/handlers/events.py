@@ -150,6 +150,7 @@ class ClientReader:
     def __init__(self, request: web.Request, position: int) -> None:
         self._request = request
         self._position = position
+        self._is_marked = False
         self._told: dict[UUID, int] = {}
 
     async def tell(self, opened: Stream) -> bool:
@@ -174,7 +175,9 @@ class ClientReader:
                 break
             after = page[-1].changed_in, page[-1].id
         # What is at or after the new position is read again with the next look, but not told again.
-        if present != self._position:
+        # The first time without news too: who loses the connection now could not say where he stands.
+        if present != self._position or not self._is_marked:
             await opened.mark(str(present))
+            self._is_marked = True
         self._position, self._told = present, found
         return True
