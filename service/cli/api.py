@@ -24,7 +24,7 @@ from service.cli.errors import CallError, RefusedCallError, UnreachableError, Us
 from service.cli.event_stream import Event, read_events
 from service.cli.screen import note
 from service.cli.words import plain
-from service.schemas import ProblemAnswer
+from service.schemas import Invalid
 
 _PATIENCE_S = 120.0
 _CONNECT_TIMEOUT_S = 10.0
@@ -32,7 +32,7 @@ _READ_TIMEOUT_S = 45.0
 _ANSWER_TIMEOUT_S = 90.0
 _MOST_ANSWER_BYTES = 64 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
-_WAITS_AFTER_LOSS_S = (0.5, 1.0, 2.0, 4.0)
+_WAITS_AFTER_LOSS_S = (0.5, 1.0, 2.0)
 _UNSAID_WAIT_S = 5.0
 _FIRST_COME_AGAIN_S = 2.0
 _LONGEST_COME_AGAIN_S = 30.0
@@ -48,6 +48,15 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+
+
+class _Problem(BaseModel):
+    """What is shown of a problem (RFC 9457), whoever answered with it."""
+
+    type: str = ""
+    title: str
+    detail: str
+    errors: list[Invalid] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +180,8 @@ class Api:
         while True:
             try:
                 answer = await self._send(call)
-            except UnreachableError:
-                if not call.is_repeatable or not await patience.waits_after_loss():
+            except UnreachableError as error:
+                if not call.is_repeatable or not await patience.waits_after_loss(error):
                     raise
                 continue
             if answer.status < 400:
@@ -198,7 +207,7 @@ class Api:
 
     def _refusal(self, answer: Answer) -> RefusedCallError:
         try:
-            problem = ProblemAnswer.model_validate_json(answer.body)
+            problem = _Problem.model_validate_json(answer.body)
         except ValidationError:
             said = f"the API at {self._address} answered with the status {answer.status}"
             return RefusedCallError(said, status=answer.status)
@@ -221,18 +230,19 @@ class _Patience:
         self._until = self._clock() + patience_s
         self._waits = iter(_WAITS_AFTER_LOSS_S)
 
-    async def waits_after_loss(self) -> bool:
+    async def waits_after_loss(self, error: CallError) -> bool:
         """Wait before another try; False when there were enough."""
         wait_s = next(self._waits, None)
         if wait_s is None or self._clock() + wait_s > self._until:
             return False
+        note(f"{error}; trying again")
         await asyncio.sleep(wait_s)
         return True
 
     async def waits_for(self, answer: Answer, refusal: RefusedCallError, *, is_repeatable: bool) -> bool:
         """Wait as the API asks, within bounds; False when it does not ask, or for too long."""
         if answer.status in _LOST_BEHIND_A_PROXY or refusal.code == "idempotency-key-in-use":
-            return is_repeatable and await self.waits_after_loss()
+            return is_repeatable and await self.waits_after_loss(refusal)
         if answer.status not in (429, 503):
             return False
         wait_s = retry_after_s(answer.headers)

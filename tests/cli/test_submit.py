@@ -85,6 +85,7 @@ async def test_a_submission_whose_answer_is_lost_is_sent_again_and_written_once(
     front.matches, front.loses = "^POST", 1
     ran = await cli_at_front.run("submit", *numbers)
     assert (ran.status, len(ran.lines)) == (0, len(numbers))
+    assert "trying again" in ran.err
     first, again = front.asked("^POST")
     assert (first.is_whole, again.is_whole) == (False, True)
     assert first.headers["Idempotency-Key"] == again.headers["Idempotency-Key"]
