@@ -180,7 +180,8 @@ def _show(pulse: Pulse) -> None:
         portal_concurrency_limit=pulse.portal_limit,
         portal_in_flight=pulse.portal_in_flight,
         is_portal_breaker_open=None if pulse.portal_shut_s is None else pulse.portal_shut_s > 0,
-        portal_token_expires_at=pulse.token_expires_at,
+        # Of one that is renewed when it is wanted the end is no news: `..._token_renewal_failures_total` is.
+        portal_token_expires_at=pulse.token_expires_at if pulse.token_is_refused is None else None,
         swept_at=pulse.swept_at,
         cleaned_at=pulse.cleaned_at,
         deliveries_pending=pulse.deliveries_pending,

@@ -1,6 +1,7 @@
 """One document on the dashboard: what is known of it, and a look into it without downloading it."""
 
 import asyncio
+import logging
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -8,6 +9,7 @@ from aiohttp import web
 from service import problems
 from service.core import documents
 from service.core.documents import Document
+from service.core.errors import StorageUnavailableError
 from service.dashboard.entrance import signed_in
 from service.dashboard.pages import render
 from service.handlers.documents import document_of, get_content
@@ -27,6 +29,8 @@ _MOST_BYTES = 10 * 1024 * 1024
 _LINK_TTL_S = 300
 _TIMEOUT_S = 60.0
 _RETRY_AFTER_S = "5"
+
+log = logging.getLogger(__name__)
 
 
 @signed_in()
@@ -54,10 +58,24 @@ async def send_preview(request: web.Request) -> web.StreamResponse:
         raise ProblemError(problems.NOT_AVAILABLE, "there is no preview of the document")
     if request.app[ARCHIVES].locked():
         raise ProblemError(problems.OVERLOADED, headers={"Retry-After": _RETRY_AFTER_S})
-    async with request.app[ARCHIVES], asyncio.timeout(_TIMEOUT_S):
-        body = b"".join([chunk async for chunk in request.app[STORAGE].read(document.object_key)])
     # Its letters are told of by a `charset` of its own, or by the document itself.
-    return web.Response(body=body, headers={**_HARMLESS, "Content-Type": document.media_type or ""})
+    response = web.StreamResponse(headers={**_HARMLESS, "Content-Type": document.media_type or ""})
+    async with request.app[ARCHIVES]:
+        chunks = request.app[STORAGE].read(document.object_key)
+        first = await anext(chunks, b"")  # a store that is away is a proper error as long as nothing was sent
+        try:
+            # Who does not read keeps his place so long and no longer.
+            async with asyncio.timeout(_TIMEOUT_S):
+                await response.prepare(request)
+                await response.write(first)
+                async for chunk in chunks:
+                    await response.write(chunk)
+                await response.write_eof()
+        except (StorageUnavailableError, OSError) as error:  # a TimeoutError is an OSError
+            log.warning("a preview was cut short: %s", type(error).__name__)
+            if request.transport is not None:
+                request.transport.abort()
+    return response
 
 
 def _frame(request: web.Request, document: Document) -> str | None:

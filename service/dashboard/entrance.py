@@ -61,7 +61,7 @@ async def _let_in(request: web.Request) -> None:
         ProblemError: 403, a form that was not sent by a page of ours.
     """
     token = request.cookies.get(_cookie_name(request))
-    if token:
+    if token and token.isascii():
         async with request.app[DATABASE].connection() as conn:
             found = await sessions.find(conn, token)
         if found is not None:
@@ -134,7 +134,7 @@ async def sign_out(request: web.Request) -> web.StreamResponse:
     async with request.app[DATABASE].connection() as conn:
         await sessions.end(conn, token)
     response = web.Response(status=303, headers={"Location": "/login"})
-    response.del_cookie(_cookie_name(request), path="/")
+    response.del_cookie(_cookie_name(request), path="/", secure=_is_https(request))
     return response
 
 
@@ -159,13 +159,17 @@ async def read_form(request: web.Request) -> Form:
     """Return the fields of a form; of one that is given more than once the last.
 
     Raises:
-        ProblemError: 408 too slow, 413 too large.
+        ProblemError: 400 not readable, 408 too slow, 413 too large, 415 another type.
     """
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE)
     try:
         async with asyncio.timeout(_FORM_TIMEOUT_S):
             form = await request.post()
     except TimeoutError as error:
         raise ProblemError(problems.TIMEOUT) from error
+    except (LookupError, ValueError, web.RequestPayloadError) as error:  # an unknown charset, or not in it
+        raise ProblemError(problems.BAD_REQUEST, "the body is not what its headers say") from error
     return Form({name: value for name, value in form.items() if isinstance(value, str)})
 
 

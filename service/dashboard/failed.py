@@ -19,7 +19,7 @@ from service.dashboard.pages import render
 from service.keys import CLIENT, DATABASE, QUEUE, SETTINGS, SUBMISSIONS
 
 _MOST = 100
-_DEAD_SINCE = timedelta(days=30)
+_SINCE = timedelta(days=30)
 
 
 @signed_in()
@@ -27,7 +27,7 @@ async def show_failed(request: web.Request) -> web.Response:
     """Show what failed and was not asked for again, the newest first."""
     client_id = request[CLIENT].id
     async with request.app[DATABASE].connection() as conn:
-        jobs = await overview.list_unmended(conn, client_id, limit=_MOST)
+        jobs = await overview.list_unmended(conn, client_id, since=_SINCE, limit=_MOST)
         dead = await delivery_log.list_found(conn, _dead(), client_id, limit=_MOST)
     return render(
         request,
@@ -47,7 +47,7 @@ async def retry_all(request: web.Request) -> web.StreamResponse:
     """Try all of the listed jobs again, each by itself: what cannot be tried now is left for later."""
     client_id = request[CLIENT].id
     async with request.app[DATABASE].connection() as conn:
-        jobs = await overview.list_unmended(conn, client_id, limit=_MOST)
+        jobs = await overview.list_unmended(conn, client_id, since=_SINCE, limit=_MOST)
     retried = [one for job in jobs if (one := await _retry(request, job)) is not None]
     await request.app[SUBMISSIONS].ring(retried)
     see_other(f"/dashboard/failed?retried={len(retried)}&left={len(jobs) - len(retried)}")
@@ -91,7 +91,7 @@ async def redeliver_all(request: web.Request) -> web.StreamResponse:
 
 
 def _dead() -> Search:
-    return Search(statuses=[DeliveryStatus.DEAD], since=datetime.now(UTC) - _DEAD_SINCE)
+    return Search(statuses=[DeliveryStatus.DEAD], since=datetime.now(UTC) - _SINCE)
 
 
 def _count(request: web.Request, name: str) -> int | None:

@@ -63,7 +63,11 @@ async def list_jobs(request: web.Request) -> web.Response:
 async def show_job(request: web.Request) -> web.Response:
     """Show a job with its documents, what happened when, who is told, and each try to tell him."""
     job_id, client_id = path_uuid(request, "job_id"), request[CLIENT].id
-    page = max(1, int(text)) if (text := request.query.get("documents", "1")).isdecimal() else 1
+    page = (
+        max(1, int(text))
+        if (text := request.query.get("documents", "1")).isdecimal() and len(text) < 7
+        else 1
+    )
     async with request.app[DATABASE].connection() as conn:
         job = await jobs.get_for_client(conn, job_id, client_id)
         process = await processes.get(conn, job.process_number)

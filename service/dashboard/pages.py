@@ -44,7 +44,7 @@ def render(request: web.Request, template: str, *, status: int = 200, **values: 
             t=Translator(language),
             language=language,
             session=session,
-            here=request.rel_url.raw_path_qs,
+            here=request.rel_url.raw_path_qs if request.method == "GET" else "/",
             path=request.path,
             can_write=session is not None and "write" in session.client.scopes,
         )
@@ -55,6 +55,8 @@ def render(request: web.Request, template: str, *, status: int = 200, **values: 
             "Cache-Control": "private, no-store",
             "Content-Language": language,
             "Content-Security-Policy": _policy(request.app[SETTINGS]),
+            # Without a referrer browsers tell no origin of a form, either, which `entrance` wants to see.
+            "Referrer-Policy": "same-origin",
         }
     )
     return response

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from service.dashboard import deliveries, documents, endpoints, entrance, failed, home, jobs, submit
 from service.dashboard.entrance import read_form
-from service.dashboard.pages import LANGUAGE_COOKIE, asset
+from service.dashboard.pages import LANGUAGE_COOKIE, asset, asset_path
 from service.keys import SETTINGS
 from service.middleware import page, public
 from service.words import BRAZILIAN, ENGLISH
@@ -18,7 +18,8 @@ _A_YEAR_S = 365 * 24 * 3600
 async def show_asset(request: web.Request) -> web.Response:
     """Send a style sheet, the script or the icon; their paths change with their content."""
     found = asset(request.match_info["name"])
-    if found is None:
+    # Under the digest of another version it must not be kept: a process of the next one will have that.
+    if found is None or request.path != asset_path(request.match_info["name"]):
         raise web.HTTPNotFound
     body, media_type = found
     headers = {"Cache-Control": f"public, max-age={_A_YEAR_S}, immutable"}

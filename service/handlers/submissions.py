@@ -95,7 +95,7 @@ async def create_job(request: web.Request) -> web.Response:
 
 @Operation(
     "jobs",
-    {202: SummaryAnswer},
+    {200: SummaryAnswer, 202: SummaryAnswer},
     body=RetryRequest,
     is_body_needed=False,
     problems=(*_KEYED, problems.TOO_MANY_ACTIVE_JOBS, problems.NOTHING_TO_RETRY),
@@ -103,7 +103,7 @@ async def create_job(request: web.Request) -> web.Response:
     tells=_TOLD,
 )
 async def retry_job(request: web.Request) -> web.Response:
-    """Start a new job for what an ended one left out: 202 with the new job."""
+    """Start a new job for what an ended one left out: 202 with it, or 200 when all has come since."""
     read_query(request, NoQuery)
     job_id = path_uuid(request, "job_id")
     body = await read_json(request, RetryRequest) if request.can_read_body else RetryRequest()

@@ -189,3 +189,32 @@ async def test_nobody_else_takes_another_clients_view(api: World) -> None:
                 "update sessions set client_id = (select id from clients where name = 'other')"
             )
         assert "acme" in (await reader.get("/")).text
+
+
+async def test_a_cookie_that_is_none_of_ours_is_no_session_and_no_error(api: World) -> None:
+    async with aiohttp.ClientSession() as http:
+        headers = {"Cookie": "autos_session=abc\xff"}
+        async with http.get(f"{api.base_url}/", headers=headers, allow_redirects=False) as answer:
+            assert (answer.status, answer.headers["Location"]) == (303, "/login")
+
+
+@pytest.mark.parametrize(
+    ("media_type", "status"),
+    [
+        ("application/x-www-form-urlencoded; charset=nonsense", 400),
+        ("multipart/form-data", 415),
+        ("application/json", 415),
+    ],
+)
+async def test_a_form_that_cannot_be_read_is_refused(api: World, media_type: str, status: int) -> None:
+    headers = {"Origin": api.base_url, "Content-Type": media_type}
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(f"{api.base_url}/login", data=b"key=\xff", headers=headers) as answer,
+    ):
+        assert answer.status == status
+
+
+async def test_pages_let_browsers_tell_the_origin_of_their_forms(api: World) -> None:
+    async with open_reader(api.base_url) as reader:
+        assert (await reader.get("/login")).headers["Referrer-Policy"] == "same-origin"

@@ -193,6 +193,8 @@ async def test_assets_are_kept_for_good_and_come_under_their_digest(api: World) 
             page = await reader.get(path)
             assert page.status == 200
             assert "immutable" in page.headers["Cache-Control"]
+            # Under another version's digest it must not be kept.
+            assert (await reader.get(f"/dashboard/assets/0/{path.rpartition('/')[2]}")).status == 404
         assert (await reader.get("/dashboard/assets/x/..%2Fpages.py")).status == 404
 
 

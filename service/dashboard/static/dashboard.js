@@ -26,11 +26,13 @@ function refreshSoon() {
 }
 
 async function refresh() {
-  if (isAsking || document.hidden) return;
+  if (document.hidden) return;
+  if (isAsking) return refreshSoon();
   isAsking = true;
   try {
     const answer = await fetch(location.href, {redirect: "manual", signal: AbortSignal.timeout(15000)});
     if (answer.type === "opaqueredirect") return location.reload();  // the session has ended
+    if (answer.status >= 500) return refreshSoon();
     if (answer.ok) replace(new DOMParser().parseFromString(await answer.text(), "text/html"));
   } catch {
     refreshSoon();  // the network; what is shown stays
