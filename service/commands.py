@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from service.core import audit, clients, db, inventory, key_ring, signing, signing_secrets
+from service.core import audit, clients, db, inventory, jobs, key_ring, signing, signing_secrets
 from service.core.clients import Client
 from service.core.key_ring import KeyRing
 from service.core.settings import Settings, refusals
@@ -118,10 +118,11 @@ async def show_database(settings: Settings, _arguments: argparse.Namespace) -> i
                 file=sys.stderr,
             )
             return 1
-        backlog = await inventory.count_backlog(conn)
-    oldest = "none" if backlog.oldest_s is None else f"for {backlog.oldest_s:,.0f} s"
-    print(f"pending jobs:    {backlog.pending:,} ({backlog.due:,} due; the oldest of those: {oldest})")
-    print(f"processing jobs: {backlog.processing:,}")
+        stock = await jobs.take_stock(conn)
+    oldest = "none" if stock.oldest_s is None else f"for {stock.oldest_s:,.0f} s"
+    pending = stock.waiting + stock.later
+    print(f"pending jobs:    {pending:,} ({stock.waiting:,} due; the oldest of those: {oldest})")
+    print(f"processing jobs: {stock.running:,}")
     return 0
 
 

@@ -44,8 +44,6 @@ PULSES = web.AppKey("pulses", Pulses)
 TEXTS = web.AppKey("texts", asyncio.Semaphore)
 """Places for texts on their way from the portal."""
 
-"""Turns at the database for callers who wait, as many as it has connections."""
-
 ARCHIVES = web.AppKey("archives", asyncio.Semaphore)
 """Places for archives that are being sent."""
 

@@ -1,4 +1,4 @@
-"""What the database holds in all, for its operator: estimates that cost nothing, and the work that waits."""
+"""What the database holds in all, for its operator: estimates that cost nothing."""
 
 from dataclasses import dataclass
 
@@ -21,21 +21,6 @@ class Table:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """The jobs that have not ended.
-
-    Attributes:
-        due: of those that are pending, the ones that could be taken now.
-        oldest_s: for how many seconds the oldest of them could have been; None when there is none.
-    """
-
-    pending: int
-    processing: int
-    due: int
-    oldest_s: float | None
-
-
 async def list_tables(conn: Connection) -> list[Table]:
     """Return the main tables, those that are there."""
     rows = await conn.fetch(
@@ -47,16 +32,3 @@ async def list_tables(conn: Connection) -> list[Table]:
         _TABLES,
     )
     return [Table(**row) for row in rows]
-
-
-async def count_backlog(conn: Connection) -> Backlog:
-    """Count the jobs that wait and those that run."""
-    (row,) = await conn.fetch(
-        """select count(*) filter (where status = 'pending') as pending,
-                  count(*) filter (where status = 'processing') as processing,
-                  count(*) filter (where is_due) as due,
-                  extract(epoch from now() - min(next_attempt_at) filter (where is_due))::float8 as oldest_s
-           from jobs cross join lateral (select status = 'pending' and next_attempt_at <= now() as is_due) s
-           where status in ('pending', 'processing')"""
-    )
-    return Backlog(**row)
