@@ -11,6 +11,7 @@ from aiohttp import web
 
 from service import problems
 from service.core import clients, sessions
+from service.core.clients import Client
 from service.dashboard.pages import SESSION, render
 from service.keys import CLIENT, DATABASE, LOOKUPS, RATE_LIMIT, SETTINGS
 from service.middleware import need_scope, page, translate
@@ -68,6 +69,7 @@ async def _let_in(request: web.Request) -> None:
             request[SESSION], request[CLIENT] = found, found.client
             if request.method == "POST":
                 _need_same_origin(request)
+                await _count_form(request, found.client)
             return
     wanted = request.rel_url.raw_path_qs if request.method == "GET" else "/"
     raise web.HTTPSeeOther("/login" if wanted == "/" else f"/login?next={quote(wanted, safe='')}")
@@ -115,16 +117,27 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
 
 
 async def _begin(request: web.Request, key: str) -> str:
-    verdict = await request.app[RATE_LIMIT].admit(f"sign-in:{request.remote}", limit=_TRIES_PER_MINUTE)
-    if not verdict.is_admitted:
-        raise ProblemError(problems.RATE_LIMITED, headers={"Retry-After": str(verdict.retry_after_s)})
     client = None
     if clients.is_plausible(key):
         client = await request.app[LOOKUPS].client(clients.hash_key(key))
     if client is None or "read" not in client.scopes:
+        # Only what failed: behind a proxy all readers come from one address, and none may lock out another.
+        await _count(request, f"sign-in:{request.remote}", limit=_TRIES_PER_MINUTE)
         raise ProblemError(problems.UNAUTHORIZED)
     key_id = client.key_id
     return await request.app[DATABASE].in_transaction(lambda conn: sessions.begin(conn, key_id))
+
+
+async def _count_form(request: web.Request, client: Client) -> None:
+    """Count a form against the limit of the key that the session is of."""
+    limit = client.requests_per_minute or request.app[SETTINGS].requests_per_minute
+    await _count(request, f"form:{client.key_id}", limit=limit)
+
+
+async def _count(request: web.Request, name: str, *, limit: int) -> None:
+    verdict = await request.app[RATE_LIMIT].admit(name, limit=limit)
+    if not verdict.is_admitted:
+        raise ProblemError(problems.RATE_LIMITED, headers={"Retry-After": str(verdict.retry_after_s)})
 
 
 @signed_in()

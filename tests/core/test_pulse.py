@@ -32,7 +32,6 @@ from tests.log_lines import log_lines
 from tests.rings import RING
 from tests.world import until
 
-pytestmark = pytest.mark.integration
 QUICKLY_S = 0.01
 
 

@@ -148,8 +148,19 @@ async def test_who_signs_out_is_out_even_with_the_cookie(api: World) -> None:
 async def test_tries_at_the_entrance_are_counted(api: World) -> None:
     async with open_reader(api.base_url) as reader:
         statuses = [(await reader.sign_in("nonsense")).status for _ in range(70)]
-    assert statuses[0] == 401
-    assert statuses[-1] == 429
+        assert statuses[0] == 401
+        assert statuses[-1] == 429
+        # Who has a key is let in all the same, though he comes from the same address.
+        assert (await reader.sign_in((await api.caller()).key)).status == 200
+
+
+async def test_forms_count_against_the_limit_of_the_key(api: World) -> None:
+    caller = await api.caller()
+    async with api.db.connection() as conn:
+        await conn.execute("update clients set requests_per_minute = 2")
+    async with signed_in(api, caller.key) as reader:
+        statuses = [(await reader.post("/dashboard/failed/retry")).status for _ in range(4)]
+    assert (statuses[0], statuses[-1]) == (200, 429)
 
 
 async def test_an_operator_takes_the_view_of_every_client(api: World) -> None:

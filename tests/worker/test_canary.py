@@ -19,7 +19,6 @@ from worker.main import open_worker
 
 CASE = "1003579-22.2025.8.26.0564"
 NUMBER = parse_process_number(CASE)
-pytestmark = pytest.mark.integration
 
 
 async def _is_due(world: World) -> None:

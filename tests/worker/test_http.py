@@ -28,7 +28,6 @@ from worker.main import create_worker, open_worker
 from worker.sweep import Sweep
 from worker.tasks.fetch_process import fetch_process
 
-pytestmark = pytest.mark.integration
 SHORT_S = 0.2
 
 

@@ -77,13 +77,19 @@ function announce(status) {
   document.getElementById("news").textContent = `${document.title}: ${states[status]}`;
 }
 
+// Only while somebody looks: a browser has few connections for all its tabs.
+let stream = null;
+let isOver = false;
+
 function follow(url) {
-  const stream = new EventSource(url);
+  if (stream || isOver || document.hidden) return;
+  stream = new EventSource(url);
   stream.addEventListener("job", event => {
     const job = JSON.parse(event.data);
     showJob(job);
-    // The stream of one job has nothing more to say then, and would be opened again and again.
-    if (url !== "/dashboard/events" && FINAL.includes(job.status)) stream.close();
+    // The stream of one job has nothing more to say then.
+    isOver = url !== "/dashboard/events" && FINAL.includes(job.status);
+    if (isOver) unfollow();
   });
   stream.addEventListener("documents", event => {
     for (const one of JSON.parse(event.data).documents) {
@@ -91,8 +97,20 @@ function follow(url) {
       if (row) show(row, one.status);
     }
   });
-  addEventListener("pagehide", () => stream.close());
+  stream.addEventListener("error", () => {
+    // A browser comes again by itself unless it was answered with something else than a stream.
+    if (stream?.readyState !== EventSource.CLOSED) return;
+    unfollow();
+    setTimeout(() => follow(url), LOOK_AGAIN_MS * (0.5 + Math.random()));
+  });
 }
+
+function unfollow() {
+  stream?.close();
+  stream = null;
+}
+
+addEventListener("pagehide", unfollow);
 
 document.addEventListener("submit", event => {
   const form = event.target;
@@ -104,6 +122,10 @@ if (document.body.dataset.stream) {
   follow(document.body.dataset.stream);
   // Figures age without news, too.
   if (document.getElementById("figures")) setInterval(refresh, LOOK_AGAIN_MS);
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) return unfollow();
+    follow(document.body.dataset.stream);
+    refresh();
+  });
 }
 addEventListener("pageshow", event => { if (event.persisted) location.reload(); });
