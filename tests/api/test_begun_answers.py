@@ -57,15 +57,17 @@ async def _breaking(settings: Settings, error: Exception) -> AsyncIterator[tuple
 async def _read_raw(server: TestServer, path: str, version: str, go: asyncio.Event) -> bytes:
     """Return what comes down the connection until it is reset."""
     reader, writer = await asyncio.open_connection(server.host, server.port)
-    async with asyncio.timeout(30):
-        writer.write(f"GET {path} HTTP/{version}\r\nHost: autos\r\n\r\n".encode())
-        got = await reader.readuntil(BEGINNING)
-        go.set()
-        with suppress(ConnectionResetError):
-            while more := await reader.read(4096):
-                got += more
-            pytest.fail("the connection ended in good order")
-    writer.close()
+    try:
+        async with asyncio.timeout(10):
+            writer.write(f"GET {path} HTTP/{version}\r\nHost: autos\r\n\r\n".encode())
+            got = await reader.readuntil(BEGINNING)
+            go.set()
+            with suppress(ConnectionResetError):
+                while more := await reader.read(4096):
+                    got += more
+                pytest.fail(f"the connection ended in good order, after {got!r}")
+    finally:
+        writer.close()
     return got
 
 
