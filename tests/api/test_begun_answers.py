@@ -90,6 +90,7 @@ async def test_an_answer_that_breaks_off_is_reset_and_nothing_is_written_into_it
 async def test_a_caller_sees_that_an_answer_broke_off(settings: Settings) -> None:
     async with (
         _breaking(settings, RuntimeError("a defect")) as (server, go),
+        asyncio.timeout(10),
         aiohttp.ClientSession() as http,
         http.get(server.make_url("/breaks")) as response,
     ):
@@ -103,6 +104,7 @@ async def test_a_reader_who_leaves_is_no_defect(settings: Settings) -> None:
     with log_lines() as lines:
         async with (
             _breaking(settings, ConnectionResetError()) as (server, go),
+            asyncio.timeout(10),
             aiohttp.ClientSession() as http,
             http.get(server.make_url("/breaks")) as response,
         ):
