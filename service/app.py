@@ -21,6 +21,7 @@ from service.core.rate_limit import open_rate_limit
 from service.core.settings import Settings
 from service.core.storage import open_storage
 from service.core.token_source import open_token_source
+from service.dashboard import pages
 from service.dashboard import routes as dashboard
 from service.handlers import (
     batches,
@@ -54,6 +55,7 @@ from service.keys import (
     QUEUE,
     RATE_LIMIT,
     SETTINGS,
+    SILENCE,
     STORAGE,
     SUBMISSIONS,
     TEXTS,
@@ -61,8 +63,9 @@ from service.keys import (
 from service.load import Load
 from service.lookups import Lookups
 from service.measuring import measure
-from service.middleware import answer_problems, authenticate, shed_load
+from service.middleware import ERROR_PAGE, answer_problems, authenticate, begin_answer, shed_load
 from service.openapi import describe
+from service.streams import SILENCE_S
 from service.submissions import Submissions
 
 _MAX_BODY_BYTES = 64 * 1024
@@ -82,16 +85,22 @@ _ID = "[0-9A-Fa-f-]+"
 T = TypeVar("T")
 
 
-def create_app(settings: Settings) -> web.Application:
-    """Compose the application; it opens its resources when it starts and closes them when it ends."""
+def create_app(settings: Settings, *, silence_s: float = SILENCE_S) -> web.Application:
+    """Compose the application; it opens its resources when it starts and closes them when it ends.
+
+    Args:
+        silence_s: for tests only.
+    """
     app = web.Application(
         middlewares=[measure, log_access, answer_problems, shed_load, authenticate],
         client_max_size=_MAX_BODY_BYTES,
     )
-    app.on_response_prepare.append(tell_request_id)
+    app.on_response_prepare.extend([tell_request_id, begin_answer])
     app[SETTINGS] = settings
     app[KEY_RING] = KeyRing(settings.key_ring)
     app[DRAINING] = asyncio.Event()
+    app[ERROR_PAGE] = pages.show_problem
+    app[SILENCE] = silence_s
     app[LOAD] = Load(settings.max_requests)
     app[ARCHIVES] = asyncio.Semaphore(_MOST_ARCHIVES)
     app[TEXTS] = asyncio.Semaphore(_MOST_TEXTS)

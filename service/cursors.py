@@ -3,7 +3,7 @@
 import binascii
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -60,7 +60,8 @@ def read_cursor(cursor: str | None, filters: Request) -> Position | None:
     try:
         created_at, row_id, digest = orjson.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         position = datetime.fromisoformat(created_at), UUID(row_id)
-    except (ValueError, TypeError, AttributeError, binascii.Error) as error:
+        position[0].astimezone(UTC)
+    except (ValueError, TypeError, AttributeError, OverflowError, binascii.Error) as error:
         raise ProblemError(problems.BAD_REQUEST, "this is no cursor of ours") from error
     if position[0].tzinfo is None or digest != _digest(filters):
         raise ProblemError(problems.BAD_REQUEST, "the cursor belongs to a list with other filters")

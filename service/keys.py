@@ -1,6 +1,7 @@
 """Where handlers find what the application opened, and who is calling."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -34,6 +35,9 @@ DRAINING = web.AppKey("draining", asyncio.Event)
 OPENAPI = web.AppKey("openapi", dict[str, Any])
 """What the API says of itself."""
 
+SILENCE = web.AppKey("silence", float)
+"""Seconds within which every stream says something, and looks whether its reader may still read it."""
+
 RATE_LIMIT = web.AppKey("rate_limit", RateLimit)
 LOAD = web.AppKey("load", Load)
 LOOKUPS = web.AppKey("lookups", Lookups)
@@ -55,6 +59,12 @@ VERDICT = web.RequestKey("verdict", Verdict)
 
 CLIENT = web.RequestKey("client", Client)
 """Set by the middleware on every request that had to bring a key."""
+
+LOOK_AGAIN = web.RequestKey[Callable[[], Awaitable[Client | None]]]("look_again")
+"""Finds out once more who is calling; None when the key or the session has ended since."""
+
+BEGUN = web.RequestKey("begun", web.StreamResponse)
+"""The answer that is being sent while its handler still writes it."""
 
 ORIGIN = web.RequestKey("origin", str)
 """The `traceparent` of what the request begins."""

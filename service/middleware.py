@@ -2,6 +2,8 @@
 
 import logging
 import math
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -26,16 +28,31 @@ from service.core.errors import (
     UnknownEndpointError,
 )
 from service.core.rate_limit import WINDOW_S, Verdict
-from service.keys import CLIENT, DRAINING, LOAD, LOOKUPS, RATE_LIMIT, REQUEST_ID, SETTINGS, VERDICT
+from service.keys import (
+    BEGUN,
+    CLIENT,
+    DRAINING,
+    LOAD,
+    LOOK_AGAIN,
+    LOOKUPS,
+    RATE_LIMIT,
+    REQUEST_ID,
+    SETTINGS,
+    VERDICT,
+)
 from service.load import Kind
 from service.problems import ProblemError, problem_response
 from service.requests import asked_language
 from service.streams import come_again
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ShowProblem = Callable[[web.Request, ProblemError], web.Response]
 
+ERROR_PAGE = web.AppKey[ShowProblem]("error_page")
+"""Answers people, who asked for a page."""
+
+_SERVER = "Autos"
 _SAFE_HEADERS = {
-    "Server": "Autos",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
@@ -71,27 +88,61 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     try:
         response = await handler(request)
     except Exception as error:
-        problem = translate(error)
-        if problem.problem is problems.INTERNAL:
-            log.exception("%s %s", request.method, request.match_info.route.resource)
-        is_stream = getattr(request.match_info.handler, "is_stream", False)
-        if is_stream and problem.problem in (problems.UNAVAILABLE, problems.OVERLOADED):
-            return come_again()
-        response = problem_response(
-            problem,
-            base_url=request.app[SETTINGS].public_url,
-            instance=request.path,
-            language=asked_language(request),
-            request_id=request[REQUEST_ID],
-        )
-    if not response.prepared:
-        for name, value in _SAFE_HEADERS.items():
-            response.headers.setdefault(name, value)
-        if verdict := request.get(VERDICT):
-            response.headers.update(_rate_headers(verdict))
-        if request.app[DRAINING].is_set():
-            response.force_close()
+        if BEGUN in request:
+            _cut_short(request, error)
+            return request[BEGUN]
+        response = _answer(request, error)
+    if not response.prepared and request.app[DRAINING].is_set():
+        response.force_close()
     return response
+
+
+def _answer(request: web.Request, error: Exception) -> web.Response:
+    """Tell of an error in the form that is of use to who asked."""
+    handler, problem = request.match_info.handler, translate(error)
+    if problem.problem is problems.INTERNAL:
+        log.error("%s %s", request.method, request.match_info.route.resource, exc_info=error)
+    if getattr(handler, "is_stream", False):
+        if problem.problem in (problems.UNAVAILABLE, problems.OVERLOADED):
+            return come_again()
+    elif getattr(handler, "is_page", False):
+        return request.app[ERROR_PAGE](request, problem)
+    return problem_response(
+        problem,
+        base_url=request.app[SETTINGS].public_url,
+        instance=request.path,
+        language=asked_language(request),
+        request_id=request[REQUEST_ID],
+    )
+
+
+def _cut_short(request: web.Request, error: Exception) -> None:
+    """Break the connection of an answer that has begun, so that nobody takes what came for the whole."""
+    if isinstance(error, OSError):
+        log.info("an answer broke off: %s", type(error).__name__)
+    elif translate(error).problem is problems.INTERNAL:
+        log.error("an answer to %s broke off", request.match_info.route.resource, exc_info=error)
+    else:
+        log.warning("an answer was cut short: %s", type(error).__name__)
+    if request.transport is None:
+        return
+    # An answer of HTTP/1.0, in which proxies like to ask, ends with its connection: only a reset tells that
+    # it is not whole.
+    if (connection := request.transport.get_extra_info("socket")) is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.transport.abort()
+
+
+async def begin_answer(request: web.Request, response: web.StreamResponse) -> None:
+    """Give every answer its headers: streams, too, whose headers are gone when their handler ends."""
+    response.headers["Server"] = _SERVER  # aiohttp has named itself by now
+    for name, value in _SAFE_HEADERS.items():
+        response.headers.setdefault(name, value)
+    if verdict := request.get(VERDICT):
+        response.headers.update(_rate_headers(verdict))
+    # Others begin after their handler; they would stay in memory for the garbage collector, as a ring.
+    if not isinstance(response, web.Response):
+        request[BEGUN] = response
 
 
 @web.middleware
@@ -99,13 +150,14 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     """Find out who is calling, before anything of the request is read."""
     if is_keyless(request.match_info.handler) or request.match_info.http_exception:
         return await handler(request)
-    client, key_sha256 = None, b""
+    client, key_sha256, lookups = None, b"", request.app[LOOKUPS]
     if (key := _key(request)) and clients.is_plausible(key):
         key_sha256 = clients.hash_key(key)
-        client = await request.app[LOOKUPS].client(key_sha256)
+        client = await lookups.client(key_sha256)
     if client is None:
         raise ProblemError(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="autos"'})
     request[CLIENT] = client
+    request[LOOK_AGAIN] = lambda: lookups.client(key_sha256)
     await _count(request, client, key_sha256)
     # `GET /processes/{number}` looks at what it starts by itself.
     need_scope(request, "read" if request.method == "GET" else "write")

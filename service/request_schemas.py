@@ -1,11 +1,12 @@
 """What goes in: the queries and bodies of requests."""
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import UUID
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     AwareDatetime,
     BaseModel,
@@ -22,12 +23,23 @@ from service.core.states import Priority
 
 MOST_IN_A_BATCH = 1000
 
-Reference = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+# PostgreSQL takes no NUL in any text.
+_NO_NUL = r"^[^\x00]*$"
+_NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
+
+Reference = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_CONTROLS)]
 """A caller's own name for what it asks for."""
 
-TypeName = Annotated[str, Field(min_length=1, max_length=200)]
+EventName = Annotated[str, Field(max_length=50, pattern=_NO_CONTROLS)]
+TypeName = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_CONTROLS)]
 Number = Annotated[
-    str, Field(max_length=64, description="The CNJ number.", examples=["1003579-22.2025.8.26.0564"])
+    str,
+    Field(
+        max_length=64,
+        pattern=_NO_NUL,
+        description="The CNJ number.",
+        examples=["1003579-22.2025.8.26.0564"],
+    ),
 ]
 
 
@@ -36,6 +48,15 @@ def _is_written_out(value: object) -> object:
     if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value):
         return value
     raise PydanticCustomError("written_out", "should be written as RFC 3339 has it")
+
+
+def _is_in_utc(value: datetime) -> datetime:
+    """Refuse the first and the last hours that Python knows, where they are no time in UTC."""
+    try:
+        value.astimezone(UTC)
+    except OverflowError as error:
+        raise PydanticCustomError("out_of_time", "should lie in the years 1 to 9999") from error
+    return value
 
 
 RequestedEvent = Literal["job.started", "document.available", "document.failed"]
@@ -52,7 +73,7 @@ EndpointEvent = Literal[
 ]
 
 Day = Annotated[date, BeforeValidator(_is_written_out)]
-Time = Annotated[AwareDatetime, BeforeValidator(_is_written_out)]
+Time = Annotated[AwareDatetime, BeforeValidator(_is_written_out), AfterValidator(_is_in_utc)]
 
 
 T = TypeVar("T")
@@ -300,7 +321,7 @@ class ReceiverQuery(WebhookQuery):
     """Or an endpoint of yours."""
 
 
-Description = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Description = Annotated[str, Field(min_length=1, max_length=500, pattern=_NO_CONTROLS)]
 EventFilter = Annotated[list[EndpointEvent], Field(min_length=1, max_length=20)]
 
 
@@ -376,7 +397,7 @@ class DeliveryListQuery(Request):
 
     status: str | None = Field(None, max_length=100)
     """One or more of `pending`, `delivered` and `dead`, with commas between."""
-    event: str | None = Field(None, max_length=50)
+    event: EventName | None = None
     """A type of event."""
     endpoint_id: UUID | None = None
     """Sent to this endpoint."""
@@ -408,5 +429,5 @@ class RedeliverRequest(Request):
     failed_only: StrictBool = True
     """`false`: also what was delivered, for a receiver that has lost it."""
     endpoint_id: UUID | None = None
-    event: str | None = Field(None, max_length=50)
+    event: EventName | None = None
     """Of this type only."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import orjson
 from aiohttp import web
@@ -17,6 +18,7 @@ R = TypeVar("R", bound=Request)
 
 _BODY_TIMEOUT_S = 10.0
 _MAX_BATCH_BYTES = 1024 * 1024
+_IN_FRAGMENTS = "~!$&'()*+,;=:@"
 _JSON = frozenset({"application/json"})
 _LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
@@ -118,6 +120,11 @@ def _parse(body: bytes) -> object:
         raise ProblemError(problems.BAD_REQUEST, f"the body is not JSON: {error.msg}") from error
 
 
+def _step(name: int | str) -> str:
+    """Return one step of a JSON Pointer in a URI fragment (RFC 6901), whatever the caller calls a member."""
+    return quote(str(name).replace("~", "~0").replace("/", "~1"), safe=_IN_FRAGMENTS)
+
+
 def validate(model: type[R], value: object) -> R:
     """Return a value as `model`.
 
@@ -128,7 +135,7 @@ def validate(model: type[R], value: object) -> R:
         return model.model_validate(value)
     except ValidationError as error:
         errors = [
-            {"pointer": "#/" + "/".join(str(part) for part in item["loc"]), "detail": item["msg"]}
+            {"pointer": "#/" + "/".join(_step(part) for part in item["loc"]), "detail": item["msg"]}
             for item in error.errors(include_url=False, include_input=False, include_context=False)
         ]
         raise ProblemError(problems.INVALID_REQUEST, errors=errors) from error

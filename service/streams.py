@@ -11,6 +11,8 @@ from aiohttp import web
 
 COME_AGAIN_MS = 2000
 SILENCE_S = 15.0
+"""No stream is silent for longer, and no key that has ended is good for longer."""
+
 _COME_AGAIN_LATER_MS = 10_000
 # Who does not read for so long is let go; he comes again and is told what he has missed.
 _WRITE_TIMEOUT_S = 30.0

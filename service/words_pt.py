@@ -159,6 +159,7 @@ PORTUGUESE = {
     ),
     "is nested too deeply to be echoed": "tem níveis demais para ser ecoado",
     "should be written as RFC 3339 has it": "deve ser escrito como na RFC 3339",
+    "should lie in the years 1 to 9999": "deve estar entre os anos 1 e 9999",
     "should name types, days or ids": "deve indicar tipos, datas ou ids",
     "filed_until should not be before filed_from": "filed_until não deve ser anterior a filed_from",
     "force_refresh means a max_age_s of 0": "force_refresh equivale a um max_age_s de 0",

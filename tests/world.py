@@ -19,6 +19,7 @@ from service.core.settings import Settings
 from service.keys import DATABASE, DRAINING, LOAD, NEWS, OPENAPI, PULSES
 from service.load import Load
 from service.sandbox.portal import PORTAL_STATE, PortalState, create_portal
+from service.streams import SILENCE_S
 from tests.contract import Contract
 from tests.rings import RING, secret_of
 from worker.main import open_worker
@@ -136,9 +137,11 @@ async def until(is_so: Callable[[], bool], *, timeout_s: float = 30) -> None:
 
 
 @asynccontextmanager
-async def open_api(settings: Settings) -> AsyncIterator[tuple[str, web.Application]]:
+async def open_api(
+    settings: Settings, *, silence_s: float = SILENCE_S
+) -> AsyncIterator[tuple[str, web.Application]]:
     """Serve the API on a free port; yields its address and the application."""
-    server = TestServer(create_app(settings), auto_decompress=False)
+    server = TestServer(create_app(settings, silence_s=silence_s), auto_decompress=False)
     await server.start_server(max_line_size=MAX_LINE_BYTES)
     try:
         yield str(server.make_url("")).rstrip("/"), server.app
@@ -160,13 +163,13 @@ async def open_portal_stand_in(latency_s: float = 0.0) -> AsyncIterator[tuple[st
 
 @asynccontextmanager
 async def open_world(
-    settings: Settings, *, with_worker: bool = True, latency_s: float = 0.0
+    settings: Settings, *, with_worker: bool = True, latency_s: float = 0.0, silence_s: float = SILENCE_S
 ) -> AsyncIterator[World]:
     """Start a portal, an API and, if wished, a worker, on the backends that `settings` name."""
     async with AsyncExitStack() as stack:
         portal_url, portal = await stack.enter_async_context(open_portal_stand_in(latency_s))
         settings = settings.model_copy(update={"portal_url": portal_url})
-        base_url, app = await stack.enter_async_context(open_api(settings))
+        base_url, app = await stack.enter_async_context(open_api(settings, silence_s=silence_s))
         if with_worker:
             await stack.enter_async_context(open_worker(settings))
         contract = Contract(base_url, app[OPENAPI])

@@ -75,7 +75,7 @@ async def look_as(conn: Connection, token: str, client_name: str) -> None:
         """update sessions set client_id = c.id from clients c
            where token_sha256 = $1 and c.name = $2 returning c.id""",
         _hash(token),
-        client_name,
+        client_name.replace("\0", "\ufffd"),  # PostgreSQL takes no NUL, not even to say that nobody has it
     )
     if done is None:
         raise NotFoundError(f"there is no client {client_name}")

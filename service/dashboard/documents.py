@@ -1,7 +1,6 @@
 """One document on the dashboard: what is known of it, and a look into it without downloading it."""
 
 import asyncio
-import logging
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -9,10 +8,9 @@ from aiohttp import web
 from service import problems
 from service.core import documents
 from service.core.documents import Document
-from service.core.errors import StorageUnavailableError
 from service.dashboard.entrance import signed_in
-from service.dashboard.pages import render
-from service.handlers.documents import document_of, get_content
+from service.dashboard.pages import framed, render
+from service.handlers.documents import document_of, get_content, object_of, redirect
 from service.keys import ARCHIVES, STORAGE
 from service.problems import ProblemError
 
@@ -30,8 +28,6 @@ _LINK_TTL_S = 300
 _TIMEOUT_S = 60.0
 _RETRY_AFTER_S = "5"
 
-log = logging.getLogger(__name__)
-
 
 @signed_in()
 async def show_document(request: web.Request) -> web.Response:
@@ -41,8 +37,8 @@ async def show_document(request: web.Request) -> web.Response:
         request,
         "document.html",
         document=document,
-        frame=_frame(request, document),
-        is_sandboxed=_media_type(document) != _PDF,
+        is_framed=document.object_key is not None and (_is_pdf(document) or _is_sent(document)),
+        is_sandboxed=not _is_pdf(document),
     )
 
 
@@ -51,50 +47,46 @@ download = signed_in()(get_content)
 
 
 @signed_in()
+@framed
 async def send_preview(request: web.Request) -> web.StreamResponse:
-    """Send a document for its frame, forbidden to run anything and to load anything from anywhere."""
+    """Send a document for its frame; PDFs come from the store's origin, where no page of ours is in reach."""
     document = await document_of(request)
-    if not _is_sent(document) or document.object_key is None:
+    key = await object_of(request, document)
+    if _is_pdf(document):
+        name, now = documents.file_name(document.name, key), datetime.now(UTC)
+        return redirect(
+            request.app[STORAGE].presign(key, filename=name, now=now, ttl_s=_LINK_TTL_S, is_shown=True)
+        )
+    if not _is_sent(document):
         raise ProblemError(problems.NOT_AVAILABLE, "there is no preview of the document")
     if request.app[ARCHIVES].locked():
         raise ProblemError(problems.OVERLOADED, headers={"Retry-After": _RETRY_AFTER_S})
-    # Its letters are told of by a `charset` of its own, or by the document itself.
-    response = web.StreamResponse(headers={**_HARMLESS, "Content-Type": document.media_type or ""})
     async with request.app[ARCHIVES]:
-        chunks = request.app[STORAGE].read(document.object_key)
-        first = await anext(chunks, b"")  # a store that is away is a proper error as long as nothing was sent
-        try:
-            # Who does not read keeps his place so long and no longer.
-            async with asyncio.timeout(_TIMEOUT_S):
-                await response.prepare(request)
-                await response.write(first)
-                async for chunk in chunks:
-                    await response.write(chunk)
-                await response.write_eof()
-        except (StorageUnavailableError, OSError) as error:  # a TimeoutError is an OSError
-            log.warning("a preview was cut short: %s", type(error).__name__)
-            if request.transport is not None:
-                request.transport.abort()
+        return await _send(request, key, document.media_type or "")
+
+
+async def _send(request: web.Request, key: str, media_type: str) -> web.StreamResponse:
+    """Send it here, forbidden to run anything and to load anything from anywhere."""
+    chunks = request.app[STORAGE].read(key)
+    first = await anext(chunks, b"")  # a store that is away is a proper error as long as nothing was sent
+    # Its letters are told of by a `charset` of its own, or by the document itself.
+    response = web.StreamResponse(headers={**_HARMLESS, "Content-Type": media_type})
+    # Who does not read keeps his place so long and no longer.
+    async with asyncio.timeout(_TIMEOUT_S):
+        await response.prepare(request)
+        await response.write(first)
+        async for chunk in chunks:
+            await response.write(chunk)
+        await response.write_eof()
     return response
-
-
-def _frame(request: web.Request, document: Document) -> str | None:
-    """Return what a frame shows; PDFs come from the store's origin, where no page of ours can be reached."""
-    if document.object_key is None:
-        return None
-    if _media_type(document) == _PDF:
-        return request.app[STORAGE].presign(
-            document.object_key,
-            filename=documents.file_name(document.name, document.object_key),
-            now=datetime.now(UTC),
-            ttl_s=_LINK_TTL_S,
-            is_shown=True,
-        )
-    return f"/dashboard/documents/{document.id}/preview" if _is_sent(document) else None
 
 
 def _is_sent(document: Document) -> bool:
     return _media_type(document) in _SENT and (document.size_bytes or 0) <= _MOST_BYTES
+
+
+def _is_pdf(document: Document) -> bool:
+    return _media_type(document) == _PDF
 
 
 def _media_type(document: Document) -> str:

@@ -1,7 +1,7 @@
 """Who may look at the dashboard: a key is given once and becomes a session, known by a cookie."""
 
 import asyncio
-import logging
+import re
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import NoReturn
@@ -12,9 +12,11 @@ from aiohttp import web
 from service import problems
 from service.core import clients, sessions
 from service.core.clients import Client
+from service.core.db import Database
+from service.core.sessions import Session
 from service.dashboard.pages import SESSION, render
-from service.keys import CLIENT, DATABASE, LOOKUPS, RATE_LIMIT, SETTINGS
-from service.middleware import need_scope, page, translate
+from service.keys import CLIENT, DATABASE, LOOK_AGAIN, LOOKUPS, RATE_LIMIT, SETTINGS
+from service.middleware import need_scope, page
 from service.problems import ProblemError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -24,14 +26,14 @@ _TRIES_PER_MINUTE = 60
 _COOKIE = "autos_session"
 # Browsers take a cookie of this name only over TLS, from this very host, for all paths.
 _SAFE_COOKIE = "__Host-autos_session"
-
-log = logging.getLogger(__name__)
+# Sends a document from here or from the store, to which browsers let no form lead.
+_BYTES = re.compile(r"(/dashboard/documents/[^/?]+)/(?:content|preview)(?:\?.*)?")
 
 
 def signed_in(scope: str = "read") -> Callable[[Handler], Handler]:
     """Let a handler be asked by who has a session whose key is for this; others are led to the entrance.
 
-    Errors are shown as pages. What is posted has to come from a page of ours.
+    What is posted has to come from a page of ours.
     """
 
     def guard(handler: Handler) -> Handler:
@@ -44,10 +46,6 @@ def signed_in(scope: str = "read") -> Callable[[Handler], Handler]:
                 return await handler(request)
             except web.HTTPSeeOther as elsewhere:
                 return web.Response(status=elsewhere.status, headers={"Location": str(elsewhere.location)})
-            except Exception as error:
-                if getattr(handler, "is_stream", False):
-                    raise  # the middleware knows what its reader has to be told
-                return _error_page(request, error)
 
         return guarded
 
@@ -63,26 +61,27 @@ async def _let_in(request: web.Request) -> None:
     """
     token = request.cookies.get(_cookie_name(request))
     if token and token.isascii():
-        async with request.app[DATABASE].connection() as conn:
-            found = await sessions.find(conn, token)
+        db = request.app[DATABASE]
+        found = await _find(db, token)
         if found is not None:
             request[SESSION], request[CLIENT] = found, found.client
+            request[LOOK_AGAIN] = lambda: _find_client(db, token)
             if request.method == "POST":
                 _need_same_origin(request)
                 await _count_form(request, found.client)
             return
-    wanted = request.rel_url.raw_path_qs if request.method == "GET" else "/"
+    wanted = local_path(request.rel_url.raw_path_qs) if request.method == "GET" else "/"
     raise web.HTTPSeeOther("/login" if wanted == "/" else f"/login?next={quote(wanted, safe='')}")
 
 
-def _error_page(request: web.Request, error: Exception) -> web.Response:
-    """Show what went wrong, with the status that the API would answer with."""
-    problem = translate(error)
-    if problem.problem is problems.INTERNAL:
-        log.error("%s %s", request.method, request.match_info.route.resource, exc_info=error)
-    response = render(request, "error.html", status=problem.problem.status, problem=problem)
-    response.headers.update(problem.headers or {})
-    return response
+async def _find(db: Database, token: str) -> Session | None:
+    async with db.connection() as conn:
+        return await sessions.find(conn, token)
+
+
+async def _find_client(db: Database, token: str) -> Client | None:
+    found = await _find(db, token)
+    return found.client if found else None
 
 
 @page
@@ -101,7 +100,7 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
         token = await _begin(request, form["key"].strip())
     except ProblemError as error:
         if error.problem is not problems.UNAUTHORIZED:
-            return _error_page(request, error)
+            raise
         return render(request, "login.html", status=401, next=local_path(form["next"]), is_refused=True)
     response = web.Response(status=303, headers={"Location": local_path(form["next"])})
     response.set_cookie(
@@ -211,10 +210,11 @@ def _need_same_origin(request: web.Request) -> None:
 
 
 def local_path(path: str | None) -> str:
-    """Return where to go after the entrance: a path of ours and nothing else."""
+    """Return where to go after the entrance: a page of ours and nothing else."""
     if not path or not path.startswith("/") or path.startswith(("//", "/\\")) or not path.isprintable():
         return "/"
-    return path
+    sent = _BYTES.fullmatch(path)
+    return sent[1] if sent else path
 
 
 def _cookie_name(request: web.Request) -> str:

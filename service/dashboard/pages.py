@@ -1,7 +1,7 @@
 """Making pages: templates filled in the reader's language, and the headers that keep them harmless."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -19,9 +19,12 @@ from service.core.states import DocumentStatus, JobStatus
 from service.dashboard import charts
 from service.dashboard.reasons import REASONS
 from service.dashboard.words_pt import PORTUGUESE
-from service.keys import SETTINGS
+from service.keys import REQUEST_ID, SETTINGS
+from service.problems import ProblemError
 from service.requests import asked_language
 from service.words import BRAZILIAN, ENGLISH, say
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SESSION = web.RequestKey("session", Session)
 """Who looks; set on every page behind the entrance."""
@@ -54,11 +57,34 @@ def render(request: web.Request, template: str, *, status: int = 200, **values: 
         {
             "Cache-Control": "private, no-store",
             "Content-Language": language,
-            "Content-Security-Policy": _policy(request.app[SETTINGS]),
+            "Content-Security-Policy": _policy(request.app[SETTINGS], ancestors="'none'"),
             # Without a referrer browsers tell no origin of a form, either, which `entrance` wants to see.
             "Referrer-Policy": "same-origin",
         }
     )
+    return response
+
+
+def framed(handler: Handler) -> Handler:
+    """Mark a handler whose answers are shown in a frame of our own pages."""
+    handler.is_framed = True  # type: ignore[attr-defined]
+    return handler
+
+
+def show_problem(request: web.Request, problem: ProblemError) -> web.Response:
+    """Show what went wrong, with the status that the API would answer with."""
+    is_framed = getattr(request.match_info.handler, "is_framed", False)
+    response = render(
+        request,
+        "framed_error.html" if is_framed else "error.html",
+        status=problem.problem.status,
+        problem=problem,
+        request_id=request[REQUEST_ID],
+    )
+    response.headers.update(problem.headers)
+    if is_framed:
+        response.headers["X-Frame-Options"] = "SAMEORIGIN"
+        response.headers["Content-Security-Policy"] = _policy(request.app[SETTINGS], ancestors="'self'")
     return response
 
 
@@ -141,7 +167,7 @@ def _environment() -> Environment:
 
 
 @cache
-def _policy(settings: Settings) -> str:
+def _policy(settings: Settings, *, ancestors: str) -> str:
     """Nothing from elsewhere, no script or style in the page itself; documents are framed from the store."""
     return "; ".join(
         [
@@ -153,7 +179,7 @@ def _policy(settings: Settings) -> str:
             f"frame-src 'self' {store_origin(settings)}",
             "form-action 'self'",
             "base-uri 'none'",
-            "frame-ancestors 'none'",
+            f"frame-ancestors {ancestors}",
         ]
     )
 

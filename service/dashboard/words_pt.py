@@ -14,6 +14,7 @@ PORTUGUESE = {
     "Sign out": "Sair",
     "seen by {}": "visto por {}",
     "To the overview": "Para a visão geral",
+    "By this id we find it in our log: {}": "Por este id nós o encontramos em nosso registro: {}",
     "Search": "Buscar",
     "any": "qualquer",
     "Actions": "Ações",
@@ -53,9 +54,10 @@ PORTUGUESE = {
     "No worker has swept for a while: none lives, or none can work.": (
         "Nenhum executor deu sinal há algum tempo: não há nenhum, ou nenhum consegue trabalhar."
     ),
-    "A job that could run has waited for a worker for {}.": (
-        "Uma tarefa que poderia rodar espera por um executor há {}."
+    "Jobs that could run have waited long for a worker.": (
+        "Tarefas que poderiam rodar esperam há muito por um executor."
     ),
+    "The oldest of them has waited for {}.": "A mais antiga delas espera há {}.",
     "The canary did not come through: {}": "O canário não passou: {}",
     "Documents a minute": "Documentos por minuto",
     "Documents of the jobs that ended, minute by minute over the last hour; {} in all": (

@@ -35,6 +35,17 @@ async def get_content(request: web.Request) -> web.Response:
     """Redirect to a fresh presigned URL of the document; 410 when its object is not there any more."""
     read_query(request, NoQuery)
     document = await document_of(request)
+    key = await object_of(request, document)
+    name = documents.file_name(document.name, key)
+    return redirect(request.app[STORAGE].presign(key, filename=name, now=datetime.now(UTC)))
+
+
+async def object_of(request: web.Request, document: Document) -> str:
+    """Return the key of a document's object, which is there for all that S3 says.
+
+    Raises:
+        ProblemError: 409, it is not available; 410, its object has vanished, which is noted.
+    """
     if document.object_key is None:
         reason = document.error_message or "it has not been fetched yet"
         raise ProblemError(problems.NOT_AVAILABLE, f"the document is {document.status}: {reason}")
@@ -42,9 +53,11 @@ async def get_content(request: web.Request) -> web.Response:
         async with request.app[DATABASE].connection() as conn:
             await documents.mark_missing(conn, document.object_key)
         raise ProblemError(problems.GONE)
-    name = documents.file_name(document.name, document.object_key)
-    link = request.app[STORAGE].presign(document.object_key, filename=name, now=datetime.now(UTC))
-    # The link is signed as it stands: encoding it again would break the signature.
+    return document.object_key
+
+
+def redirect(link: str) -> web.Response:
+    """Lead to a link, which is signed as it stands: encoding it again would break the signature."""
     location = str(URL(link, encoded=True))
     return web.Response(status=302, headers={"Location": location, "Cache-Control": "no-store"})
 

@@ -19,19 +19,29 @@ from service.core.documents import Document
 from service.core.errors import DatabaseUnavailableError
 from service.core.jobs import Job
 from service.handlers.jobs import path_uuid
-from service.keys import CLIENT, DATABASE, DRAINING, LOAD, NEWS, SETTINGS, STORAGE
+from service.keys import (
+    CLIENT,
+    DATABASE,
+    DRAINING,
+    LOAD,
+    LOOK_AGAIN,
+    NEWS,
+    SETTINGS,
+    SILENCE,
+    STORAGE,
+)
 from service.load import Kind
 from service.middleware import stream, taken_as
 from service.request_schemas import StreamQuery
 from service.requests import read_query
 from service.schemas import DocumentsEvent
-from service.streams import EVENT_STREAM, SILENCE_S, Stream, last_event_id, open_stream
+from service.streams import EVENT_STREAM, Stream, last_event_id, open_stream
 
 _DOCUMENTS_PER_EVENT = 100
 _JOBS_PER_PAGE = 200
 # Of many changes within this time a reader of all jobs is told once.
 _GATHER_S = 0.25
-# Then the reader comes again, and with a key that is still good.
+# Then the reader comes again.
 _LONGEST_S = 300.0
 
 Tell = Callable[[Stream], Awaitable[bool]]
@@ -73,12 +83,7 @@ async def _follow(
 ) -> web.StreamResponse:
     """Tell whenever there may be something to tell, until there is no more or the process is about to end."""
     opened = await open_stream(request)
-    try:
-        await _tell_on(request, opened, news, tell, gather_s=gather_s)
-    except OSError:
-        # The reader went away, or reads no more.
-        if request.transport is not None:
-            request.transport.abort()
+    await _tell_on(request, opened, news, tell, gather_s=gather_s)
     return opened.response
 
 
@@ -86,22 +91,31 @@ async def _tell_on(
     request: web.Request, opened: Stream, news: asyncio.Event, tell: Tell, *, gather_s: float
 ) -> None:
     draining, clock = request.app[DRAINING], asyncio.get_running_loop().time
-    ends_at = clock() + _LONGEST_S
+    ends_at, look_at = clock() + _LONGEST_S, clock() + request.app[SILENCE]
     while not draining.is_set() and clock() < ends_at:
         # Before reading: what comes while we read is news for the next time.
         news.clear()
         try:
+            if clock() >= look_at:
+                look_at = clock() + request.app[SILENCE]
+                if not await _may_read_on(request):
+                    return
             if not await tell(opened):
                 return
         except DatabaseUnavailableError:
             await opened.show_life()
         with suppress(TimeoutError), request.app[LOAD].parked():
-            async with asyncio.timeout(SILENCE_S):
+            async with asyncio.timeout_at(look_at):
                 await news.wait()
         if news.is_set():
             await asyncio.sleep(gather_s)
         else:
             await opened.show_life()
+
+
+async def _may_read_on(request: web.Request) -> bool:
+    """Whether the key or the session is still good, and for what it was when the stream began."""
+    return await request[LOOK_AGAIN]() == request[CLIENT]
 
 
 class JobReader:

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import logging
 from collections.abc import Sequence
 from functools import partial
 
@@ -14,7 +13,6 @@ from service.contract import Operation
 from service.core import cnj, documents, jobs
 from service.core.clients import Client
 from service.core.documents import Document
-from service.core.errors import StorageUnavailableError
 from service.core.jobs import Job
 from service.core.settings import Settings
 from service.core.states import DocumentStatus
@@ -30,8 +28,6 @@ from service.schemas import ManifestAnswer, ManifestEntry
 _RETRY_AFTER_S = "10"
 # Who takes nothing for so long is let go.
 _WRITE_TIMEOUT_S = 60.0
-
-log = logging.getLogger(__name__)
 
 
 @Operation("jobs", {200: ManifestAnswer, 304: None}, reads=("If-None-Match",), tells=("ETag",))
@@ -82,17 +78,11 @@ async def _send(request: web.Request, name: str, entries: Sequence[Entry]) -> we
     response = web.StreamResponse(headers={"Cache-Control": "private, no-store"})
     response.content_type = "application/zip"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.zip"'
-    try:
-        await response.prepare(request)
-        await _write(response, first)
-        async for chunk in chunks:
-            await _write(response, chunk)
-        await response.write_eof()
-    except (StorageUnavailableError, OSError) as error:
-        log.warning("an archive was cut short: %s", type(error).__name__)
-        # Without the last chunk of the transfer the receiver knows that this is not the whole.
-        if request.transport is not None:
-            request.transport.abort()
+    await response.prepare(request)
+    await _write(response, first)
+    async for chunk in chunks:
+        await _write(response, chunk)
+    await response.write_eof()
     return response
 
 

@@ -254,6 +254,51 @@ async def test_a_stream_ends_when_the_process_is_about_to(api: World) -> None:
         api.drain()
         await asyncio.gather(reader.read(), every.read())
     assert reader.retry_ms is not None
+    assert reader.response.headers["Server"] == "Autos"
+    assert reader.response.headers["RateLimit"].startswith('"default";r=')
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "update api_keys set revoked_at = now()",
+        "update api_keys set expires_at = now()",
+        "update clients set max_secrecy = 0",  # what may be told is another thing now
+    ],
+)
+async def test_a_stream_ends_soon_after_its_key_or_what_that_is_good_for(
+    empty: None, make_settings: MakeSettings, end: str
+) -> None:
+    async with open_world(make_settings(), with_worker=False, silence_s=0.05) as api:
+        caller = await api.caller()
+        job_id = await _submitted(caller)
+        async with (
+            following(caller, f"/jobs/{job_id}/events") as one,
+            following(caller, "/events") as every,
+        ):
+            # Both have been looked at more than once, and may read on.
+            await asyncio.gather(*(reader.read(lambda r: r.comments > 2) for reader in (one, every)))
+            async with api.db.connection() as conn:
+                await conn.execute(end)
+            await asyncio.gather(one.read(), every.read())
+
+
+async def test_a_busy_stream_is_looked_at_as_often_as_a_silent_one(
+    empty: None, make_settings: MakeSettings
+) -> None:
+    async with open_world(make_settings(), with_worker=False, silence_s=0.05) as api:
+        caller = await api.caller()
+        job_id = await _submitted(caller)
+        async with following(caller, f"/jobs/{job_id}/events") as reader:
+            await reader.read(lambda r: bool(r.jobs))
+            async with api.db.connection() as conn:
+                await conn.execute("update api_keys set revoked_at = now()")
+            reading = asyncio.create_task(reader.read())
+            # Never silent: it changes with every step of the loop.
+            while not reading.done():
+                api.news.came(UUID(job_id))
+                await asyncio.sleep(0.001)
+            await reading
 
 
 async def test_who_hangs_up_is_forgotten(api: World) -> None:

@@ -114,12 +114,21 @@ async def test_a_document_is_looked_into_and_runs_nothing(
 ) -> None:
     caller, paths = await _with_work(world, receiver)
     async with visit(browser, world) as seen:
-        await seen.sign_in(caller.key)
-        await seen.open(paths["document"])
+        # Out of a message, by somebody who is not signed in; the entrance leads on to its page.
+        await seen.open(f"{paths['document']}/content")
+        await seen.give_key(caller.key)
+        await seen.page.wait_for_url(seen.base_url + paths["document"])
         frame = seen.page.frame_locator("iframe.preview")
         await expect(frame.locator("body")).not_to_be_empty()
         inside = seen.page.frames[1]
         assert await inside.evaluate("window.origin") == "null"
+        async with world.db.connection() as conn:
+            await conn.execute("update documents set object_key = object_key || '.gone'")
+        await seen.page.reload()
+        await expect(frame.get_by_role("alert")).to_be_visible()
+        # Told to the console: the status of the frame.
+        assert [one for one in seen.complaints if "410" not in one] == []
+        seen.complaints.clear()
 
 
 async def test_an_operator_looks_at_another_client(browser: Browser, world: World) -> None:

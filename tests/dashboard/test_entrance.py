@@ -1,11 +1,14 @@
 """The entrance: who has no live key sees nothing, and nobody acts with another's session."""
 
+import asyncio
+
 import aiohttp
 import pytest
 
 from service.core import clients
 from tests.conftest import MakeSettings
 from tests.dashboard.reader import OPERATOR, add_key, open_reader, signed_in
+from tests.log_lines import log_lines
 from tests.world import World, open_world
 
 PAGES = (
@@ -136,6 +139,32 @@ async def test_a_session_ends_with_its_key_and_its_time(api: World, end: str) ->
         assert (await reader.get("/dashboard/jobs")).path.startswith("/login")
 
 
+@pytest.mark.parametrize("end", ["revoke", "sign out", "look at another"])
+async def test_a_stream_ends_soon_after_the_session_or_the_view_that_it_was_begun_in(
+    empty: None, make_settings: MakeSettings, end: str
+) -> None:
+    async with open_world(make_settings(), with_worker=False, silence_s=0.05) as api:
+        await api.caller("other")
+        await api.caller("acme")
+        key = await add_key(api, "acme", *OPERATOR)
+        async with (
+            signed_in(api, key) as reader,
+            asyncio.timeout(30),
+            reader.http.get(f"{api.base_url}/dashboard/events") as stream,
+        ):
+            for _ in range(3):
+                await stream.content.readuntil(b":\n\n")
+            match end:
+                case "revoke":
+                    async with api.db.connection() as conn:
+                        await conn.execute("update api_keys set revoked_at = now()")
+                case "sign out":
+                    await reader.post("/logout")
+                case _:
+                    await reader.post("/dashboard/look-as", client="other")
+            await stream.content.read()
+
+
 async def test_who_signs_out_is_out_even_with_the_cookie(api: World) -> None:
     caller = await api.caller()
     async with signed_in(api, caller.key) as reader:
@@ -174,7 +203,8 @@ async def test_an_operator_takes_the_view_of_every_client(api: World) -> None:
         page = await reader.post("/dashboard/look-as", client="other", next="/dashboard/jobs")
         assert page.path == "/dashboard/jobs"
         assert "theirs" in page.text
-        assert (await reader.post("/dashboard/look-as", client="nobody")).status == 404
+        for name in ("nobody", "nobody\0", ""):
+            assert (await reader.post("/dashboard/look-as", client=name)).status == 404
 
 
 async def test_an_operator_who_looks_for_a_process_is_told_whose_it_is(api: World) -> None:
@@ -219,11 +249,57 @@ async def test_a_cookie_that_is_none_of_ours_is_no_session_and_no_error(api: Wor
 )
 async def test_a_form_that_cannot_be_read_is_refused(api: World, media_type: str, status: int) -> None:
     headers = {"Origin": api.base_url, "Content-Type": media_type}
-    async with (
-        aiohttp.ClientSession() as http,
-        http.post(f"{api.base_url}/login", data=b"key=\xff", headers=headers) as answer,
-    ):
-        assert answer.status == status
+    async with aiohttp.ClientSession() as http:
+        for path in ("/login", "/dashboard/language"):
+            async with http.post(api.base_url + path, data=b"key=\xff", headers=headers) as answer:
+                assert (answer.status, answer.content_type) == (status, "text/html")
+                assert 'role="alert"' in await answer.text()
+
+
+async def test_whoever_cannot_be_let_in_now_is_told_so_by_a_page(
+    empty: None, make_settings: MakeSettings
+) -> None:
+    async with open_world(make_settings(max_requests=1), with_worker=False) as api:
+        caller = await api.caller()
+        async with open_reader(api.base_url) as reader:
+            with api.load.taken():
+                page = await reader.sign_in(caller.key)
+            assert (page.status, page.headers["Content-Type"]) == (503, "text/html; charset=utf-8")
+            assert "The service has too much to do for a moment" in page.text
+            assert page.headers["Retry-After"]
+            assert page.headers["X-Request-ID"] in page.text
+
+
+async def test_a_defect_is_a_page_with_the_id_by_which_it_is_found_in_the_log(api: World) -> None:
+    caller = await api.caller()
+    async with api.db.connection() as conn:
+        await conn.execute("alter table sessions rename to lost")
+    try:
+        with log_lines() as lines:
+            async with open_reader(api.base_url) as reader:
+                page = await reader.sign_in(caller.key)
+    finally:
+        async with api.db.connection() as conn:
+            await conn.execute("alter table lost rename to sessions")
+    assert (page.status, page.headers["Content-Type"]) == (500, "text/html; charset=utf-8")
+    assert "A defect of ours; it was logged." in page.text
+    assert page.headers["X-Request-ID"] in page.text
+    (told,) = [one for one in lines if one["level"] == "ERROR"]
+    assert told["request_id"] == page.headers["X-Request-ID"]
+
+
+async def test_who_asked_for_a_file_is_led_to_the_page_of_its_document(api: World) -> None:
+    """A browser lets no form lead to the store, and the one of the entrance would."""
+    caller = await api.caller()
+    document = "/dashboard/documents/00000000-0000-0000-0000-000000000000"
+    async with open_reader(api.base_url) as reader:
+        for path in (f"{document}/content", f"{document}/preview", f"{document}/content?x=/content"):
+            assert (await reader.get(path)).path == f"/login?next={document}"
+            assert (await reader.post("/dashboard/language", next=path)).path.startswith("/login")
+        assert (await reader.sign_in(caller.key, to=f"{document}/content")).path == document
+        assert (await reader.sign_in(caller.key, to="/dashboard/jobs?q=/content")).path.startswith(
+            "/dashboard/jobs?q="
+        )
 
 
 async def test_pages_let_browsers_tell_the_origin_of_their_forms(api: World) -> None:

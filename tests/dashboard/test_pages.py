@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,7 +14,7 @@ from service.sandbox.cases import Special, special_number
 from tests.conftest import MakeSettings
 from tests.dashboard.reader import Page, Reader, add_key, signed_in
 from tests.receiver import Receiver
-from tests.world import Caller, World, open_world
+from tests.world import Caller, World, open_world, until
 
 CASE = "1003579-22.2025.8.26.0564"
 SOME_FAIL = special_number(Special.CODEX_SOME)
@@ -379,12 +380,15 @@ async def test_a_document_is_framed_from_the_store_or_sent_where_it_can_do_nothi
     async with _fetched(world) as (reader, caller, _):
         documents = (await caller.get(f"/processes/{CASE}/files")).json["documents"]
         by_type = {one["mime_type"]: one for one in documents}
-        pdf = await reader.get(f"/dashboard/documents/{by_type['application/pdf']['id']}")
+        pdf = f"/dashboard/documents/{by_type['application/pdf']['id']}"
+        page = await reader.get(pdf)
         store = urlsplit(world.settings.s3_endpoint_url or "")
         origin = f"{store.scheme}://{store.netloc}"
-        assert f'src="{origin}/' in pdf.text
-        assert "inline%3B" in pdf.text
-        assert f"frame-src 'self' {origin};" in pdf.headers["Content-Security-Policy"]
+        assert f'src="{pdf}/preview" ref' in page.text
+        assert f"frame-src 'self' {origin};" in page.headers["Content-Security-Policy"]
+        async with reader.http.get(f"{world.base_url}{pdf}/preview", allow_redirects=False) as framed:
+            assert framed.headers["Location"].startswith(f"{origin}/")
+            assert "inline%3B" in framed.headers["Location"]
         html = by_type["text/html"]["id"]
         assert (
             f'src="/dashboard/documents/{html}/preview" sandbox=""'
@@ -393,6 +397,55 @@ async def test_a_document_is_framed_from_the_store_or_sent_where_it_can_do_nothi
         sent = await reader.get(f"/dashboard/documents/{html}/preview")
     assert sent.headers["Content-Security-Policy"].startswith("sandbox; default-src 'none'")
     assert sent.headers["Content-Type"].startswith("text/html")
+
+
+async def test_a_preview_that_cannot_be_had_is_told_in_its_frame(world: World) -> None:
+    async with _fetched(world) as (reader, caller, _):
+        documents = (await caller.get(f"/processes/{CASE}/files")).json["documents"]
+        by_type = {one["mime_type"]: one["id"] for one in documents}
+        html, pdf = (
+            f"/dashboard/documents/{by_type[one]}/preview" for one in ("text/html", "application/pdf")
+        )
+        async with world.db.connection() as conn:
+            await conn.execute("update documents set object_key = object_key || '.gone'")
+        told = [await reader.get(one) for one in (html, pdf, html)]
+    # The first look notes that the file is missing.
+    assert [one.status for one in told] == [410, 410, 409]
+    for page in told:
+        assert page.headers["X-Frame-Options"] == "SAMEORIGIN"
+        assert page.headers["Content-Security-Policy"].endswith("frame-ancestors 'self'")
+        assert 'role="alert"' in page.text
+        assert not re.search("<script|<nav|<form|<a ", page.text)
+    assert "The file of the document is gone" in told[0].text
+
+
+async def test_a_store_that_is_away_is_told_in_the_frame_and_loses_no_document(
+    world: World, make_settings: MakeSettings
+) -> None:
+    async with _fetched(world) as (_, caller, _):
+        documents = (await caller.get(f"/processes/{CASE}/files")).json["documents"]
+        html = next(one["id"] for one in documents if one["mime_type"] == "text/html")
+        astray = make_settings(s3_endpoint_url="http://127.0.0.1:9")
+        async with open_world(astray, with_worker=False) as other, signed_in(other, caller.key) as reader:
+            page = await reader.get(f"/dashboard/documents/{html}/preview")
+    assert (page.status, page.headers["X-Frame-Options"]) == (503, "SAMEORIGIN")
+    assert "The service is unavailable for a moment" in page.text
+
+
+async def test_an_alert_that_goes_on_is_the_same_text_however_long_it_goes_on(api: World) -> None:
+    """Where anything of an alert changes, screen readers read it out again."""
+    caller = await api.caller()
+    await until(lambda: bool(api.pulses.history))
+    alerts, waits = set[str](), set[str]()
+    async with signed_in(api, caller.key) as reader:
+        for oldest_s in (700.0, 900.0):
+            api.pulses.history.append(replace(api.pulses.history[-1], oldest_job_s=oldest_s))
+            text = (await reader.get("/")).text
+            alerts |= set(re.findall(r'<div id="doubts" data-live>(.*?)</div>', text, re.DOTALL))
+            waits |= set(re.findall(r'<div id="longest-wait" data-live>(.*?)</div>', text, re.DOTALL))
+    assert len(alerts) == 1
+    assert "have waited long for a worker." in alerts.pop()
+    assert len(waits) == 2
 
 
 async def test_what_is_too_secret_is_neither_framed_nor_sent(world: World) -> None:
