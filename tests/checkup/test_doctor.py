@@ -196,7 +196,7 @@ async def _database(settings: Settings, change: str) -> AsyncIterator[Settings]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("update schema_version set version = 999", "the database has version 999"),
+        ("update schema_version set version = 999, serves_from = 999", "the database has version 999"),
         ("drop table schema_version", "run `python -m service db upgrade`"),
     ],
 )
