@@ -113,9 +113,7 @@ async def show_database(settings: Settings, _arguments: argparse.Namespace) -> i
             rows = "not counted yet" if table.rows is None else f"about {table.rows:,} rows"
             print(f"{table.name + ':':24} {rows}, {table.size_bytes / 1_000_000:,.1f} MB")
         if state is None or not state.serves_us:
-            print(
-                "The schema is not one that this is for: see `python -m service db upgrade`", file=sys.stderr
-            )
+            print("The schema is of another release: run `python -m service db upgrade`", file=sys.stderr)
             return 1
         stock = await jobs.take_stock(conn)
     oldest = "none" if stock.oldest_s is None else f"for {stock.oldest_s:,.0f} s"

@@ -274,7 +274,7 @@ async def test_the_status_of_a_database_with_another_schema_ends_with_1(
             await conn.execute(change)
             shown = await run(make_settings(database_url=url), "db", "status")
             assert (shown.status, words in shown.out) == (1, True)
-            assert "see `python -m service db upgrade`" in shown.err
+            assert "run `python -m service db upgrade`" in shown.err
         await conn.close()
 
 

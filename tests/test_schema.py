@@ -23,7 +23,8 @@ RELEASED = range(1, SCHEMA_VERSION)
 
 # Everything of a schema that is not its rows, a line each; the order of columns is of no meaning to anybody.
 DESCRIPTION = """
-    select format('column %s.%s %s null:%s %s %s%s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
+    select format('column %s.%s %s null:%s %s %s%s',
+                  c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
                   not a.attnotnull, pg_get_expr(d.adbin, d.adrelid), a.attidentity, a.attgenerated)
     from pg_attribute a join pg_class c on c.oid = a.attrelid
          left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
@@ -68,10 +69,11 @@ async def rows_of(
 
 async def columns_of(conn: "asyncpg.Connection[asyncpg.Record]") -> dict[str, list[str]]:
     rows = await conn.fetch(
-        """select table_name::text, array_agg(column_name::text order by column_name) from information_schema.columns
+        """select table_name::text, array_agg(column_name::text order by column_name)
+           from information_schema.columns
            where table_schema = 'public' and table_name <> 'schema_version' group by 1"""
     )
-    return dict(rows)
+    return {row[0]: row[1] for row in rows}
 
 
 @asynccontextmanager
@@ -127,7 +129,8 @@ async def test_an_upgrade_lets_others_through_to_a_table_in_use_and_tries_again(
         await in_use.start()
         await user.execute("lock table clients, processes, documents, audit_log in access share mode")
         upgrading = asyncio.create_task(upgrade(url))
-        waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        waiting = """select count(*) from pg_stat_activity
+                     where datname = current_database() and wait_event_type = 'Lock'"""
         # Seen waiting, then not: it gave way, and others are served before it comes again.
         for expected in (True, False):
             while bool(await looking.fetchval(waiting)) is not expected:

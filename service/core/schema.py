@@ -1,4 +1,4 @@
-"""The way of a database to the present schema: all of it at once, or step by step from an earlier release's."""
+"""The way of a database to the present schema: at once, or step by step from an earlier release's."""
 
 from pathlib import Path
 
