@@ -342,12 +342,15 @@ create table subscriptions (
     reference   text        check (char_length(reference) between 1 and 200),  -- the caller's own name for it
     job_created_at timestamptz not null,  -- as in the job, so that a client's jobs can be listed in order
     created_at  timestamptz not null default now(),
+    ended_as    job_status check (ended_as in ('partial', 'failed', 'cancelled')),  -- if its job ended short
 
     constraint one_place check (webhook_url is null or endpoint_id is null),
     constraint a_url_wants_events check ((webhook_url is null) = (events is null))
 );
 create index subscriptions_by_job on subscriptions (job_id, client_id);
 create index subscriptions_by_client on subscriptions (client_id, job_created_at desc, job_id desc);
+create index subscriptions_left_short on subscriptions (client_id, ended_as, job_created_at desc, job_id desc)
+    where ended_as is not null;
 create index subscriptions_by_reference on subscriptions (client_id, reference) where reference is not null;
 
 -- Many processes asked for at once --------------------------------------------------------------------
@@ -424,6 +427,7 @@ create index deliveries_due on deliveries (destination, next_attempt_at) where s
 create index deliveries_by_client on deliveries (client_id, created_at desc, id desc);
 create index deliveries_not_delivered on deliveries (client_id, created_at desc, id desc)
     where status <> 'delivered';
+create index deliveries_given_up on deliveries (finished_at) where status = 'dead';
 create index deliveries_by_endpoint on deliveries (endpoint_id, created_at desc, id desc);
 create index deliveries_by_job on deliveries (job_id) where job_id is not null;
 create index deliveries_of_no_job on deliveries (finished_at) where job_id is null and batch_id is null;
@@ -505,6 +509,10 @@ begin
             where process_number = new.process_number and status in ('pending', 'processing')
         ) then
             raise exception 'job % cannot end with unfinished documents', old.id using errcode = 'AU002';
+        end if;
+        -- Among a client's jobs these are needles in a haystack: they get an index of their own.
+        if new.status in ('partial', 'failed', 'cancelled') then
+            update subscriptions set ended_as = new.status where job_id = new.id;
         end if;
     end if;
     -- What callers can see carries the sequence; ringing and leasing is nobody's news.

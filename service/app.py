@@ -177,7 +177,7 @@ async def _lookups(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _submissions(app: web.Application) -> AsyncIterator[None]:
-    app[SUBMISSIONS] = Submissions(app[DATABASE], app[QUEUE], app[SETTINGS])
+    app[SUBMISSIONS] = Submissions(app[DATABASE], app[QUEUE], app[NEWS], app[SETTINGS])
     yield
 
 

@@ -11,6 +11,7 @@ from service.core.clients import Client
 from service.core.crash_points import crash_point
 from service.core.db import Connection, Database
 from service.core.gather import Gatherer
+from service.core.news import News
 from service.core.queue import Queue
 from service.core.settings import Settings
 from service.core.submission import Outcome, Submission
@@ -46,9 +47,10 @@ _Answer: TypeAlias = Submitted | Exception
 class Submissions:
     """Writes submissions and rings for them after the commit."""
 
-    def __init__(self, db: Database, queue: Queue, settings: Settings) -> None:
+    def __init__(self, db: Database, queue: Queue, news: News, settings: Settings) -> None:
         self._db = db
         self._queue = queue
+        self._news = news
         self._settings = settings
         self._gatherer = Gatherer(self._write_all, most=_MOST_AT_ONCE)
 
@@ -64,10 +66,12 @@ class Submissions:
         return answer
 
     async def ring(self, submissions: Sequence[Submission], destinations: Sequence[UUID] = ()) -> None:
-        """Count and ring for what was written; a ring that Redis does not take is the sweep's to repeat."""
+        """Count, tell and ring for what was written; a ring that Redis does not take the sweep repeats."""
         crash_point("submission.committed")
         new = [one.job for one in submissions if one.outcome is Outcome.CREATED]
         metrics.JOBS_CREATED.inc(len(new))
+        if new:
+            self._news.begun()
         await self._queue.ring_jobs((job.id, job.fence) for job in new[:_MOST_RINGS])
         told = [destination for one in submissions for destination in one.destinations]
         await self._queue.ring_destinations([*told, *destinations][:_MOST_RINGS])

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from service.core import metrics
+from service.core.errors import PortalUnauthorizedError
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 GRAFANA = DEPLOY / "grafana" / "autos.json"
@@ -35,7 +36,8 @@ def _panels() -> list[dict[str, Any]]:
     return panels
 
 
-def _alerts() -> list[dict[str, Any]]:
+def alerts() -> list[dict[str, Any]]:
+    """The rules, each as it stands in the file."""
     groups = yaml.safe_load(RULES.read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
@@ -47,7 +49,7 @@ def _expressions() -> Iterator[str]:
             for name, value in VARIABLES.items():
                 text = text.replace(name, value)
             yield text
-    yield from (rule["expr"] for rule in _alerts())
+    yield from (rule["expr"] for rule in alerts())
 
 
 @pytest.mark.parametrize("expression", sorted(set(_expressions())))
@@ -79,6 +81,14 @@ def test_every_metric_is_shown_somewhere() -> None:
     assert {name for name in _documented() if name not in text} == set()
 
 
+def test_a_figure_is_that_of_now_and_not_the_last_that_there_was() -> None:
+    """The gauges of a system that nobody sees any more have ended."""
+    figures = [panel for panel in _panels() if panel["type"] == "stat"]
+    assert len(figures) >= 6
+    for panel in figures:
+        assert [target["instant"] for target in panel["targets"]] == [True], panel["title"]
+
+
 def test_panels_have_ids_and_places_of_their_own() -> None:
     panels = _panels()
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -92,16 +102,21 @@ def test_panels_have_ids_and_places_of_their_own() -> None:
 
 
 def test_an_alert_says_how_grave_it_is_and_what_to_do() -> None:
-    alerts = _alerts()
-    assert len({rule["alert"] for rule in alerts}) == len(alerts)
-    for rule in alerts:
+    rules = alerts()
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+    for rule in rules:
         assert rule["labels"]["severity"] in ("critical", "warning")
         assert rule["annotations"].keys() == {"summary", "description"}
 
 
 def test_outcomes_that_are_asked_for_are_those_that_there_are() -> None:
     shown = metrics.render("")[1].decode()
+    # As callers bring about, and as the portal does.
+    elsewhere = {
+        ("autos_http_requests_total", "status", "5xx"),
+        ("autos_portal_request_failures_total", "reason", PortalUnauthorizedError.code),
+    }
     for expression in _expressions():
         for name, label, value in re.findall(r'(autos_[a-z_]+)\{([a-z]+)="([^"]+)"\}', expression):
-            if (name, label) not in {("autos_http_requests_total", "status")}:  # as callers bring about
+            if (name, label, value) not in elsewhere:
                 assert f'{name}{{{label}="{value}"}}' in shown, expression

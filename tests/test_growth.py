@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from service.core import clients, pulse, retention
+from service.core import clients, overview, pulse, retention
 from service.core.db import open_database
 from service.core.settings import Settings
 from tests.cases import case_numbers
@@ -30,7 +30,10 @@ JOBS = 1_000_000
 OLD = UUID(f"{JOBS // 2:032}")
 """A job of the past."""
 
+CLIENTS = "acme", (UNLUCKY := "unlucky")
+
 WAITING = 100_000
+_OF_WHAT_WAITS = {"jobs_to_claim", "jobs_to_ring", "jobs_one_active_per_process"}
 
 ROWS_PER_TASK = 2_000
 """What one task may read of one table or index: some pages of answers, and then some."""
@@ -38,18 +41,22 @@ ROWS_PER_TASK = 2_000
 
 @pytest.fixture(scope="module")
 async def full_database(postgres_url: str) -> AsyncIterator[str]:
-    """A database with a million finished jobs of one client."""
+    """A database with a million finished jobs of two clients, one of whom had no luck."""
     async with new_database(postgres_url, name="autos_full") as url:
         conn = await asyncpg.connect(url)
         client, _ = await clients.ensure(conn, RING, "acme")
-        await write_history(conn, client.id, JOBS, one_in=10)
+        unlucky, _ = await clients.ensure(conn, RING, UNLUCKY)
+        await write_history(conn, client.id, JOBS, one_in=10, unlucky_id=unlucky.id)
         await conn.execute("update chores set due_at = 'infinity'")
         await conn.close()
         yield url
 
 
 class Books:
-    """How many rows were read of each table and index since the last look."""
+    """How many rows were read of each table, and entries of each index, since the last look.
+
+    A look into an index that finds nothing is one of an entry, too.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -61,7 +68,7 @@ class Books:
         try:
             rows = await conn.fetch(
                 """select relname as name, seq_tup_read as read from pg_stat_user_tables
-                   union all select indexrelname, idx_tup_read from pg_stat_user_indexes"""
+                   union all select indexrelname, idx_tup_read + idx_scan from pg_stat_user_indexes"""
             )
         finally:
             await conn.close()
@@ -116,6 +123,8 @@ def _walks(read: Counter[str], tasks: int = 1) -> Counter[str]:
         "/jobs?status=completed",
         "/jobs?status=pending,processing",
         "/jobs?status=failed",
+        "/jobs?status=partial,failed,cancelled&reference=mine",
+        "/jobs?status=failed&process_number=1003579-22.2025.8.26.0564",
         "/jobs?reference=mine",
         "/jobs?process_number=1003579-22.2025.8.26.0564",
         "/jobs?created_from=2020-01-01T00:00:00Z&created_until=2020-02-01T00:00:00Z",
@@ -128,26 +137,39 @@ def _walks(read: Counter[str], tasks: int = 1) -> Counter[str]:
 )
 async def test_no_look_of_a_caller_walks_over_the_past(full: Settings, books: Books, path: str) -> None:
     async with open_world(full, with_worker=False) as world:
-        caller = await world.caller()
-        answers = [await caller.get(path) for _ in range(7)]  # by then a statement may have its general plan
-        answer = answers[-1]
-        assert answer.status == 200, answer.text
-        following = re.search("<(.*?)>", answer.headers.get("Link", ""))
-        if following:
-            assert (await caller.get(following[1])).status == 200
-    assert not _walks(await books.read(), tasks=8)
+        for name in CLIENTS:
+            caller = await world.caller(name)
+            answers = [await caller.get(path) for _ in range(7)]  # by then statements may have general plans
+            answer = answers[-1]
+            is_foreign = name == UNLUCKY and path.startswith(f"/jobs/{OLD}")
+            assert answer.status == (404 if is_foreign else 200), answer.text
+            following = re.search("<(.*?)>", answer.headers.get("Link", ""))
+            if following:
+                assert (await caller.get(following[1])).status == 200
+    assert not _walks(await books.read(), tasks=16)
 
 
-@pytest.mark.parametrize("path", ["/", "/dashboard/jobs", "/dashboard/failed", f"/dashboard/jobs/{OLD}"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/", "/dashboard/jobs", "/dashboard/jobs?status=failed", "/dashboard/failed"),
+        *("/dashboard/deliveries", "/dashboard/deliveries?status=dead", f"/dashboard/jobs/{OLD}"),
+    ],
+)
 @pytest.mark.parametrize("scopes", [clients.SCOPES, OPERATOR], ids=["client", "operator"])
 async def test_no_page_of_the_dashboard_walks_over_the_past(
     full: Settings, books: Books, path: str, scopes: tuple[str, ...]
 ) -> None:
     async with open_world(full, with_worker=False) as world:
-        await world.caller()
-        async with signed_in(world, await add_key(world, "acme", *scopes)) as reader:
-            assert {(await reader.get(path)).status for _ in range(7)} == {200}
-    assert not _walks(await books.read(), tasks=8)
+        for name in CLIENTS:
+            await world.caller(name)
+            async with signed_in(world, await add_key(world, name, *scopes)) as reader:
+                status = 404 if name == UNLUCKY and str(OLD) in path else 200
+                assert {(await reader.get(path)).status for _ in range(7)} == {status}
+    walks = _walks(await books.read(), tasks=16)
+    # The first page, seen after signing in too, has figures for which it looks into the newest of these.
+    assert walks.pop("subscriptions_by_client", 0) <= 16 * 2 * 3 * (overview.MOST_JOINED + 1)
+    assert not walks
 
 
 async def test_forgetting_walks_over_what_it_forgets_alone(full: Settings, books: Books) -> None:
@@ -156,7 +178,7 @@ async def test_forgetting_walks_over_what_it_forgets_alone(full: Settings, books
         assert await retention.forget_batches(conn, ended_before=now) == 0
         assert await retention.forget_jobs(conn, ended_before=now - 99 * day, after=None)
         await retention.forget_other_deliveries(conn, ended_before=now)
-    assert not _walks(await books.read())
+    assert not _walks(await books.read(), tasks=2)
 
 
 async def test_no_work_walks_over_the_past(full: Settings, books: Books, receiver: Receiver) -> None:
@@ -195,7 +217,7 @@ async def waiting(full_database: str) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize("is_analyzed", [False, True])
-async def test_a_pulse_walks_over_what_waits_and_not_over_the_past(
+async def test_what_looks_at_the_whole_walks_over_what_waits_and_not_over_the_past(
     full: Settings, full_database: str, waiting: None, is_analyzed: bool
 ) -> None:
     if is_analyzed:
@@ -206,6 +228,18 @@ async def test_a_pulse_walks_over_what_waits_and_not_over_the_past(
         counts = {(await pulse.take(conn, None, full)).jobs_waiting for _ in range(7)}
     assert counts == {WAITING}
     walks = _walks(await books.read(), tasks=7)
-    # Over one of the indexes that hold nothing else, and over each of its entries once.
-    assert walks.keys() <= {"jobs_to_claim", "jobs_to_ring"}
+    # Over one of the indexes that hold nothing else, and over each of its entries once; without statistics
+    # those that run may be looked for among all that have not ended.
+    assert walks.keys() <= _OF_WHAT_WAITS
+    assert walks.total() < 7 * (1 if is_analyzed else 2) * (WAITING + ROWS_PER_TASK)
+
+    # Who waits for each is looked for in none: what is theirs is known before.
+    async with open_database(full) as db, db.connection() as conn:
+        unlucky = await clients.get(conn, UNLUCKY)
+        mine = {(await overview.count_open(conn, unlucky.id)).pending for _ in range(7)}
+    assert mine == {0}
+    walks = _walks(await books.read(), tasks=7)
+    # By each of the three processes that may share such a walk.
+    assert walks.pop("subscriptions_by_client") <= 7 * 3 * (overview.MOST_JOINED + 1)
+    assert walks.keys() <= _OF_WHAT_WAITS
     assert walks.total() < 7 * (WAITING + ROWS_PER_TASK)

@@ -172,6 +172,7 @@ def test_a_token_may_be_asked_for_in_clear_text_on_this_machine(
         ("AUTOS_LINK_TTL_S", "700000"),
         ("AUTOS_LEASE_S", "0"),
         ("AUTOS_WEBHOOK_PORTS", "https"),
+        ("AUTOS_CANARY_INTERVAL_S", "1801"),
     ],
 )
 def test_a_setting_out_of_bounds_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

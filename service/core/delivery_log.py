@@ -100,17 +100,21 @@ async def list_found(conn: Connection, search: Search, client_id: UUID, *, limit
 
 
 async def count_undelivered(conn: Connection, client_id: UUID | None) -> tuple[int, int]:
-    """Return how many deliveries are pending, and how many of the last day were given up.
+    """Return how many deliveries are pending, and how many were given up within the last day.
 
     Args:
         client_id: whose; None for those of all clients.
     """
+    # Each is a walk over what is pending, or was given up of late, whoever's it is (`offset 0` keeps it so):
+    # by the client it would be one over all that he ever had.
     (row,) = await conn.fetch(
-        """select count(*) filter (where status = 'pending') as pending,
-                  count(*) filter (where status = 'dead') as dead
-           from deliveries
-           where status <> 'delivered' and ($1::uuid is null or client_id = $1)
-             and (status = 'pending' or created_at > now() - interval '1 day')""",
+        """select (select count(*) from (
+                       select client_id from deliveries where status = 'pending' offset 0
+                   ) found where $1::uuid is null or client_id = $1) as pending,
+                  (select count(*) from (
+                       select client_id from deliveries
+                       where status = 'dead' and finished_at > now() - interval '1 day' offset 0
+                   ) found where $1::uuid is null or client_id = $1) as dead""",
         client_id,
     )
     return row["pending"], row["dead"]

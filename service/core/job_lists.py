@@ -27,7 +27,9 @@ class Search:
 
 async def list_found(conn: Connection, search: Search, client_id: UUID, *, limit: int) -> list[Job]:
     """Return the client's newest jobs that fit, the newest first."""
-    is_rare = search.statuses is not None and JobStatus.COMPLETED not in search.statuses
+    is_rare = (
+        search.number is None and search.statuses is not None and JobStatus.COMPLETED not in search.statuses
+    )
     rows = await conn.fetch(
         _FOUND_BY_STATUS if is_rare else _FOUND,
         client_id,
@@ -58,20 +60,33 @@ _FOUND = f"""
     ) page on page.job_id = jobs.id
     order by page.job_created_at desc, page.job_id desc
 """
-# Among a client's jobs these are needles in a haystack, while the index holds those of each status in order.
+# Among a client's jobs these are needles in a haystack: those that ended short of something have an index of
+# their own in his subscriptions, and those that have not ended are few among all jobs.
 _FOUND_BY_STATUS = f"""
-    select {COLUMNS} from unnest($2::job_status[]) as asked(of_status) cross join lateral (
-        select * from jobs j
-        where status = of_status
-          and exists (select from subscriptions s where s.job_id = j.id and s.client_id = $1
-                      and ($3::text is null or s.reference = $3))
-          and ($4::text is null or process_number = $4)
-          and ($5::timestamptz is null or created_at >= $5)
-          and ($6::timestamptz is null or created_at < $6)
-          and ($7::timestamptz is null or (created_at, id) < ($7, $8::uuid))
-        order by created_at desc, id desc limit $9
-    ) jobs
-    order by created_at desc, id desc limit $9
+    select {COLUMNS} from jobs join (
+        select found.* from unnest($2::job_status[]) as asked(of_status) cross join lateral (
+            (select distinct on (s.job_created_at, s.job_id) s.job_created_at, s.job_id
+             from subscriptions s
+             where s.client_id = $1 and s.ended_as = of_status
+               and ($3::text is null or s.reference = $3)
+               and $4::text is null  -- a process has few jobs: its number leads to them
+               and ($5::timestamptz is null or s.job_created_at >= $5)
+               and ($6::timestamptz is null or s.job_created_at < $6)
+               and ($7::timestamptz is null or (s.job_created_at, s.job_id) < ($7, $8::uuid))
+             order by s.job_created_at desc, s.job_id desc limit $9)
+            union all
+            (select j.created_at, j.id from jobs j
+             where of_status in ('pending', 'processing') and j.status = of_status
+               and exists (select from subscriptions s where s.job_id = j.id and s.client_id = $1
+                           and ($3::text is null or s.reference = $3))
+               and ($5::timestamptz is null or j.created_at >= $5)
+               and ($6::timestamptz is null or j.created_at < $6)
+               and ($7::timestamptz is null or (j.created_at, j.id) < ($7, $8::uuid))
+             order by j.created_at desc, j.id desc limit $9)
+        ) found
+        order by job_created_at desc, job_id desc limit $9
+    ) page on page.job_id = jobs.id
+    order by page.job_created_at desc, page.job_id desc
 """
 
 

@@ -6,6 +6,7 @@ docs/operations.md says what each tells.
 """
 
 import hmac
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -214,12 +215,16 @@ _PULSE: Mapping[str, str] = {
     "autos_portal_in_flight": "Requests in flight to the portal, over all workers.",
     "autos_portal_breaker_open": "1 while the portal is left alone for its failures.",
     "autos_portal_token_expiry_timestamp_seconds": "When the portal's token ends.",
+    "autos_portal_token_is_refused": "1 while the portal has no token from us that it accepts.",
     "autos_sweep_last_timestamp_seconds": "When a sweep last ended well.",
     "autos_janitor_last_timestamp_seconds": "When the janitor last ended well.",
     "autos_deliveries_pending": "Webhooks that wait to be sent.",
     "autos_canary_last_success_timestamp_seconds": "When the canary last came through.",
     "autos_canary_duration_seconds": "How long it took.",
+    "autos_pulse_last_timestamp_seconds": "When this process last saw the whole.",
 }
+# What stays true however long ago it was found out.
+_LAST = re.compile(r"_last_(success_)?timestamp_seconds$")
 _QUEUE_JOBS = ("autos_queue_jobs", "Jobs that have not ended, by state.")
 
 
@@ -260,11 +265,13 @@ def show_pulse(
     portal_in_flight: int | None = None,
     is_portal_breaker_open: bool | None = None,
     portal_token_expires_at: datetime | None = None,
+    is_portal_token_refused: bool | None = None,
     swept_at: datetime | None = None,
     cleaned_at: datetime | None = None,
     deliveries_pending: int | None = None,
     canary_succeeded_at: datetime | None = None,
     canary_duration_s: float | None = None,
+    taken_at: datetime | None = None,
 ) -> None:
     """Show these values from now on; what is None is not known, and not shown.
 
@@ -279,12 +286,25 @@ def show_pulse(
         "autos_portal_in_flight": portal_in_flight,
         "autos_portal_breaker_open": is_portal_breaker_open,
         "autos_portal_token_expiry_timestamp_seconds": _timestamp(portal_token_expires_at),
+        "autos_portal_token_is_refused": is_portal_token_refused,
         "autos_sweep_last_timestamp_seconds": _timestamp(swept_at),
         "autos_janitor_last_timestamp_seconds": _timestamp(cleaned_at),
         "autos_deliveries_pending": deliveries_pending,
         "autos_canary_last_success_timestamp_seconds": _timestamp(canary_succeeded_at),
         "autos_canary_duration_seconds": canary_duration_s,
+        "autos_pulse_last_timestamp_seconds": _timestamp(taken_at),
     }
+
+
+def hide_pulse() -> None:
+    """Show no longer what may be different by now; when something last ended well is shown all the same.
+
+    Nothing in place of NaN: such a series ends for Prometheus at once, and `absent` sees that.
+    """
+    never = {"autos_pulse_last_timestamp_seconds": 0.0}
+    last = {name: value for name, value in _pulse.values.items() if _LAST.search(name) and value is not None}
+    _pulse.queue_jobs = {}
+    _pulse.values = never | last
 
 
 def _timestamp(at: datetime | None) -> float | None:

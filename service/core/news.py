@@ -66,6 +66,11 @@ class News:
         for event in (*self._watching.get(job_id, ()), *self._watching_all):
             event.set()
 
+    def begun(self) -> None:
+        """Wake who waits for all jobs: there are new ones, of which PostgreSQL tells nobody."""
+        for event in self._watching_all:
+            event.set()
+
     def may_have_come(self) -> None:
         """Wake everybody: nobody listened for a while, or the process is about to end."""
         for watching in (*self._watching.values(), self._watching_all):

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from service.core import canary, chores, deliveries, jobs, metrics
 from service.core.canary import Outcome
@@ -27,6 +27,8 @@ LONGEST_UNSWEPT_S = 60.0
 """Every worker sweeps once a second or so: after so long none lives that can."""
 
 _CLOSING_S = 1.0
+# What never came to its end has a time for Prometheus all the same: no rule sees a gauge that is not there.
+_NEVER = datetime.fromtimestamp(0, UTC)
 
 log = logging.getLogger(__name__)
 
@@ -151,12 +153,13 @@ class Pulses:
         async with self._db.connection() as conn:
             pulse = await take(conn, portal, self._settings)
         self.history.append(pulse)
-        _show(pulse)
+        show(pulse)
         if self._is_failing:
             self._is_failing = False
             log.info("the pulse is taken again")
 
     def _note_failure(self, error: Exception) -> None:
+        metrics.hide_pulse()
         if self._is_failing:
             return
         self._is_failing = True
@@ -166,8 +169,8 @@ class Pulses:
             log.error("the pulse is not taken", exc_info=error)
 
 
-def _show(pulse: Pulse) -> None:
-    """Let Prometheus have it, too."""
+def show(pulse: Pulse) -> None:
+    """Let Prometheus have it, too, until one cannot be taken."""
     metrics.show_pulse(
         queue_jobs={
             "waiting": pulse.jobs_waiting,
@@ -182,11 +185,13 @@ def _show(pulse: Pulse) -> None:
         is_portal_breaker_open=None if pulse.portal_shut_s is None else pulse.portal_shut_s > 0,
         # Of one that is renewed when it is wanted the end is no news: `..._token_renewal_failures_total` is.
         portal_token_expires_at=pulse.token_expires_at if pulse.token_is_refused is None else None,
-        swept_at=pulse.swept_at,
-        cleaned_at=pulse.cleaned_at,
+        is_portal_token_refused=pulse.token_is_refused,
+        swept_at=pulse.swept_at or _NEVER,
+        cleaned_at=pulse.cleaned_at or _NEVER,
         deliveries_pending=pulse.deliveries_pending,
-        canary_succeeded_at=pulse.canary.succeeded_at if pulse.canary else None,
+        canary_succeeded_at=(pulse.canary.succeeded_at or _NEVER) if pulse.canary else None,
         canary_duration_s=pulse.canary.took_s if pulse.canary else None,
+        taken_at=pulse.taken_at,
     )
 
 

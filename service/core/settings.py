@@ -162,7 +162,8 @@ class Settings(BaseSettings):
     """Where errors are sent to, if anywhere; needs the package `sentry-sdk`."""
     canary_number: str | None = None
     """A process, by its 20 digits, that is fetched now and then to see whether all of Autos works."""
-    canary_interval_s: Annotated[float, Field(ge=60)] = 900.0
+    canary_interval_s: Annotated[float, Field(ge=60, le=1800)] = 900.0
+    """Half of the hour, at most, after which the alert calls it lost (deploy/prometheus)."""
     metrics_token: SecretStr | None = None
     """Who has it as a bearer token may see `/metrics`; everybody may when unset."""
     otlp_endpoint: str | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")

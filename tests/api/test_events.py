@@ -182,6 +182,22 @@ async def test_the_stream_of_all_jobs_tells_of_the_clients_own_and_no_others(api
     assert [job["sequence"] for job in reader.jobs] == [1, 2]
 
 
+@pytest.mark.parametrize("is_batch", [False, True])
+async def test_the_stream_of_all_jobs_tells_of_a_new_one_that_nobody_takes(
+    api: World, is_batch: bool
+) -> None:
+    """At once, not with the next sign of life, which would be a comment."""
+    caller, (number,) = await api.caller(), case_numbers(1)
+    async with following(caller, "/events") as reader:
+        await reader.read(lambda r: r.last_id is not None)
+        if is_batch:
+            await caller.post("/jobs/batch", json={"process_numbers": [number]})
+        else:
+            await _submitted(caller, number)
+        await reader.read(lambda r: bool(r.jobs) or r.comments > 0)
+    assert ([job["status"] for job in reader.jobs], reader.comments) == (["pending"], 0)
+
+
 async def test_a_change_that_commits_late_is_not_missed_by_who_comes_again(api: World) -> None:
     """Its transaction is older than others that were told of already."""
     caller = await api.caller()

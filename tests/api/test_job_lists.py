@@ -92,8 +92,9 @@ async def test_filters_choose_and_go_together(api: World) -> None:
 
 
 async def test_what_is_rare_is_listed_page_by_page_and_to_its_client_alone(api: World) -> None:
-    caller, other = await api.caller(), await api.caller("other")
-    ids = await _submitted(caller, case_numbers(5))
+    caller, other, numbers = await api.caller(), await api.caller("other"), case_numbers(5)
+    ids = await _submitted(caller, numbers)
+    await caller.post("/jobs", json={"process_number": numbers[0], "reference": "again"})
     await _submitted(other, case_numbers(3, first=2_000_000))
     for job_id in ids[:2]:
         await caller.post(f"/jobs/{job_id}/cancel")
@@ -103,6 +104,14 @@ async def test_what_is_rare_is_listed_page_by_page_and_to_its_client_alone(api: 
         seen += [one["job_id"] for one in page["items"]]
         cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
     assert seen == ids[::-1]
+    for query, found in (
+        ("status=cancelled", [ids[1], ids[0]]),
+        ("status=cancelled&reference=again", [ids[0]]),
+        (f"status=cancelled,failed&process_number={numbers[1]}", [ids[1]]),
+        (f"status=failed&process_number={numbers[1]}", []),
+    ):
+        assert [one["job_id"] for one in (await caller.get(f"/jobs?{query}")).json["items"]] == found
+    assert (await other.get("/jobs?status=cancelled")).json["items"] == []
 
 
 async def test_a_cursor_used_with_other_filters_is_refused(api: World) -> None:

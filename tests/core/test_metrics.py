@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from service import __version__
 from service.core import metrics
-from service.core.metrics import OPENMETRICS, REGISTRY, TEXT, may_see, render, show_pulse
+from service.core.metrics import OPENMETRICS, REGISTRY, TEXT, hide_pulse, may_see, render, show_pulse
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 LABELS = {"method", "route", "status", "operation", "reason", "outcome", "state", "version"}
@@ -33,11 +33,13 @@ def pulse() -> Iterator[None]:
         portal_in_flight=5,
         is_portal_breaker_open=True,
         portal_token_expires_at=now,
+        is_portal_token_refused=True,
         swept_at=now,
         cleaned_at=now,
         deliveries_pending=4,
         canary_succeeded_at=now,
         canary_duration_s=1.5,
+        taken_at=now,
     )
     yield
     show_pulse(queue_jobs={})
@@ -119,15 +121,47 @@ def test_the_pulse_is_shown_as_it_was_told(pulse: None) -> None:
         "autos_portal_in_flight": 5,
         "autos_portal_breaker_open": 1,
         "autos_portal_token_expiry_timestamp_seconds": noon,
+        "autos_portal_token_is_refused": 1,
         "autos_sweep_last_timestamp_seconds": noon,
         "autos_janitor_last_timestamp_seconds": noon,
         "autos_deliveries_pending": 4,
         "autos_canary_last_success_timestamp_seconds": noon,
         "autos_canary_duration_seconds": 1.5,
+        "autos_pulse_last_timestamp_seconds": noon,
     }
     assert {name: REGISTRY.get_sample_value(name) for name in expected} == expected
     assert REGISTRY.get_sample_value("autos_queue_jobs", {"state": "pending"}) == 3
     assert REGISTRY.get_sample_value("autos_queue_jobs", {"state": "processing"}) == 2
+
+
+def test_of_a_pulse_that_is_hidden_the_last_times_stay(pulse: None) -> None:
+    before = _gauges()
+    hide_pulse()
+    hide_pulse()
+    last = {
+        "autos_sweep_last_timestamp_seconds",
+        "autos_janitor_last_timestamp_seconds",
+        "autos_canary_last_success_timestamp_seconds",
+        "autos_pulse_last_timestamp_seconds",
+    }
+    assert before.keys() > last
+    assert _gauges() == {name: value for name, value in before.items() if name in last}
+
+
+def test_who_never_took_a_pulse_says_so() -> None:
+    show_pulse(queue_jobs={})
+    hide_pulse()
+    assert REGISTRY.get_sample_value("autos_pulse_last_timestamp_seconds") == 0
+    show_pulse(queue_jobs={})
+
+
+def _gauges() -> dict[str, float]:
+    return {
+        sample.name: sample.value
+        for family in _families()
+        if family.type == "gauge"
+        for sample in family.samples
+    }
 
 
 def test_what_is_not_known_is_not_shown() -> None:

@@ -16,6 +16,7 @@ from service.core import canary, chores, clients, pulse, submission
 from service.core.cnj import parse_process_number
 from service.core.db import Connection, Database, open_database
 from service.core.errors import CredentialRefusedError, PortalBreakerOpenError, PortalUnavailableError
+from service.core.metrics import REGISTRY
 from service.core.portal_limit import PortalLimit, open_portal_limit
 from service.core.portal_shared import STATE, Shared
 from service.core.pulse import EVERY_S, KEPT_S, Pulse, Pulses, open_pulses
@@ -294,13 +295,22 @@ async def test_it_is_taken_again_and_again_and_outlives_a_database_that_is_away(
                 kept, looks = pulses.latest, limit.looks
                 await until(lambda: limit.looks >= looks + 3)
                 assert pulses.latest is kept
+                # What is shown is not what was true before; since when that is so can be seen.
+                assert REGISTRY.get_sample_value("autos_queue_jobs", {"state": "waiting"}) is None
+                assert REGISTRY.get_sample_value("autos_pulse_last_timestamp_seconds") == _at(kept)
                 await postgres.set_mood(Mood.THROUGH)
                 await until(lambda: pulses.latest is not kept)
+                assert REGISTRY.get_sample_value("autos_queue_jobs", {"state": "waiting"}) == 0
     messages = [one["message"] for one in lines if one["logger"] == "service.core.pulse"]
     assert [one.partition(":")[0] for one in messages] == [
         "the pulse is not taken",
         "the pulse is taken again",
     ]
+
+
+def _at(taken: Pulse | None) -> float:
+    assert taken is not None
+    return taken.taken_at.timestamp()
 
 
 async def test_what_is_no_ones_fault_but_ours_ends_it_no_more_than_that(

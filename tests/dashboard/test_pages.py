@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from service.core import delivery_log, overview
 from service.sandbox.cases import Special, special_number
 from tests.conftest import MakeSettings
 from tests.dashboard.reader import Page, Reader, add_key, signed_in
@@ -73,6 +74,41 @@ async def test_the_overview_counts_what_is_the_readers_alone(world: World) -> No
         key = await add_key(world, "stranger", "read", "operator")
         async with signed_in(world, key) as reader:
             assert "0 completed, 1 partial, 0 failed" in (await reader.get("/")).text
+
+
+async def test_a_job_counts_for_each_who_asked_for_it(api: World) -> None:
+    first, second, third = [await api.caller(name) for name in ("acme", "later", "never")]
+    for caller in (first, second):
+        await caller.post("/jobs", json={"process_number": CASE})
+    async with api.db.connection() as conn:
+        waiting = [(await overview.count_open(conn, one.client.id)).pending for one in (first, second, third)]
+        await conn.execute(
+            "update jobs set status = 'cancelled', finished_at = now(), progress_percentage = 100"
+        )
+        ended = [await overview.list_minutes(conn, one.client.id) for one in (first, second, third)]
+    assert waiting == [1, 1, 0]
+    assert [sum(minute.cancelled for minute in one) for one in ended] == [1, 1, 0]
+
+
+async def test_webhooks_that_were_given_up_of_late_are_counted_however_long_they_were_tried(
+    api: World,
+) -> None:
+    caller, stranger = await api.caller(), await api.caller("stranger")
+    async with api.db.connection() as conn:
+        await conn.execute(
+            """insert into deliveries (client_id, webhook_url, event, payload, status, created_at,
+                                       finished_at)
+               select $1, 'https://hooks.example.com', 'webhook.test', '{}',
+                      case when ended is null then 'pending' else 'dead' end::delivery_status,
+                      now() - interval '4 days', now() - ended
+               from unnest('{2 hours,3 days,null}'::interval[]) ended""",
+            caller.client.id,
+        )
+        counts = [
+            await delivery_log.count_undelivered(conn, whose)
+            for whose in (caller.client.id, None, stranger.client.id)
+        ]
+    assert counts == [(1, 1), (1, 1), (0, 0)]
 
 
 async def test_a_job_shows_its_documents_and_what_happened(world: World, receiver: Receiver) -> None:
