@@ -4,11 +4,15 @@
 -- Lock order, everywhere: process, job, documents, subscriptions, endpoints, deliveries, batches.
 -- Own SQLSTATEs: AU001 a move that no arrow allows, AU002 a final job with unfinished documents.
 
+-- A row for each version that was reached; service/core/schema_steps/ has the way from each to the next.
 create table schema_version (
-    version    integer     not null,
-    applied_at timestamptz not null default now()
+    version     integer     primary key,
+    serves_from integer     not null,   -- the oldest version whose code can work on it
+    applied_at  timestamptz not null default now(),
+
+    constraint serves_its_own check (serves_from between 1 and version)
 );
-insert into schema_version (version) values (1);
+insert into schema_version (version, serves_from) values (1, 1);
 
 -- States ---------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from service.core import audit, clients, db, inventory, jobs, key_ring, signing, signing_secrets
+from service.core import audit, clients, db, inventory, jobs, key_ring, schema, signing, signing_secrets
 from service.core.clients import Client
 from service.core.key_ring import KeyRing
 from service.core.settings import Settings, refusals
@@ -101,22 +101,19 @@ async def show_audit(settings: Settings, arguments: argparse.Namespace) -> None:
 
 async def upgrade(settings: Settings, _arguments: argparse.Namespace) -> None:
     """Bring the database to the present schema."""
-    print(await db.upgrade(settings.database_url.get_secret_value()))
+    print(await schema.upgrade(settings.database_url.get_secret_value()))
 
 
 async def show_database(settings: Settings, _arguments: argparse.Namespace) -> int:
-    """Show what the database holds; return 1 when its schema is not the one that this is for."""
+    """Show what the database holds; return 1 when its schema is not one that this is for."""
     async with db.open_connection(settings) as conn:
-        version = await db.schema_version(conn)
-        print(f"schema version:  {'none' if version is None else version} (this is for {db.SCHEMA_VERSION})")
+        state = await db.schema_state(conn)
+        print(f"schema version:  {state.version if state else 'none'} (this is for {db.SCHEMA_VERSION})")
         for table in await inventory.list_tables(conn):
             rows = "not counted yet" if table.rows is None else f"about {table.rows:,} rows"
             print(f"{table.name + ':':24} {rows}, {table.size_bytes / 1_000_000:,.1f} MB")
-        if version != db.SCHEMA_VERSION:
-            print(
-                "The schema is not the one that this is for: see `python -m service db upgrade`",
-                file=sys.stderr,
-            )
+        if state is None or not state.serves_us:
+            print("The schema is of another release: run `python -m service db upgrade`", file=sys.stderr)
             return 1
         stock = await jobs.take_stock(conn)
     oldest = "none" if stock.oldest_s is None else f"for {stock.oldest_s:,.0f} s"
@@ -274,7 +271,7 @@ def add_commands(parser: argparse.ArgumentParser) -> "Commands":
     log.add_argument("--limit", type=_positive, default=50, help="how many (default: 50)")
     log.set_defaults(run=show_audit)
     database = commands.add_parser("db", help="the database").add_subparsers(required=True)
-    database.add_parser("upgrade", help="create the schema").set_defaults(run=upgrade)
+    database.add_parser("upgrade", help="create the schema, or bring it up to date").set_defaults(run=upgrade)
     database.add_parser("status", help="show what it holds").set_defaults(run=show_database)
     doctor = commands.add_parser("doctor", help="look at every dependency and setting, and say what is wrong")
     doctor.set_defaults(run=check_up, say_refused=_find_refused_settings)

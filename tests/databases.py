@@ -7,20 +7,26 @@ from uuid import uuid4
 
 import asyncpg
 
-from service.core import db as database
+from service.core.schema import upgrade
 
 
 @asynccontextmanager
 async def new_database(server_url: str, *, name: str) -> AsyncIterator[str]:
     """Create a database with the schema, whose name begins so; yields its URL, and it is gone afterwards."""
+    async with bare_database(server_url, name=name) as url:
+        await upgrade(url)
+        yield url
+
+
+@asynccontextmanager
+async def bare_database(server_url: str, *, name: str) -> AsyncIterator[str]:
+    """The same without the schema."""
     name = f"{name}_{uuid4().hex[:12]}"
     admin = await asyncpg.connect(server_url)
     try:
         await admin.execute(f"create database {name}")
         try:
-            url = urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
-            await database.upgrade(url)
-            yield url
+            yield urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
         finally:
             await admin.execute(f"drop database {name} with (force)")
     finally:

@@ -268,13 +268,13 @@ async def test_the_status_of_a_database_with_another_schema_ends_with_1(
     async with new_database(postgres_url, name="autos_test") as url:
         conn = await asyncpg.connect(url)
         for change, words in (
-            ("update schema_version set version = 999", "schema version:  999"),
+            ("update schema_version set version = 999, serves_from = 999", "schema version:  999"),
             ("drop schema public cascade; create schema public", "schema version:  none"),
         ):
             await conn.execute(change)
             shown = await run(make_settings(database_url=url), "db", "status")
             assert (shown.status, words in shown.out) == (1, True)
-            assert "see `python -m service db upgrade`" in shown.err
+            assert "run `python -m service db upgrade`" in shown.err
         await conn.close()
 
 

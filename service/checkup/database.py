@@ -83,13 +83,15 @@ async def _server(conn: Connection) -> Finding:
 
 
 async def _schema(conn: Connection) -> Finding:
-    version = await db.schema_version(conn)
-    if version is None:
+    state = await db.schema_state(conn)
+    if state is None:
         return wrong("schema", "there is none yet: run `python -m service db upgrade`")
-    if version != db.SCHEMA_VERSION:
-        words = f"the database has version {version}, this is for {db.SCHEMA_VERSION}"
+    words = f"the database has version {state.version}, this is for {db.SCHEMA_VERSION}"
+    if not state.serves_us:
         return wrong("schema", f"{words}: run `python -m service db upgrade`, or the release that fits")
-    return ok("schema", f"version {version}")
+    if state.version > db.SCHEMA_VERSION:
+        return warning("schema", f"{words}: it serves both, until this is brought up to date too")
+    return ok("schema", f"version {state.version}")
 
 
 async def _difference_s(conn: Connection) -> float:

@@ -1,10 +1,10 @@
-"""PostgreSQL: the pool, its time-outs, and the schema."""
+"""PostgreSQL: the pool, its time-outs, and which schema it has to hold."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,8 +33,6 @@ _CONNECT_TIMEOUT_S = 2.0
 # A busy machine is no reason not to start; later on, who asks for a connection waits no longer than above.
 _START_TIMEOUT_S = 10.0
 _COMMAND_TIMEOUT_S = 5.0
-# One lock for everybody who would change the schema at the same time; the number is arbitrary.
-_SCHEMA_LOCK = 4_127_650_065
 
 # What undoes a transaction that did no wrong. Our lock order leaves hardly a chance for it.
 _CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
@@ -71,6 +69,19 @@ _BLOCKS = Calls(
     seconds=metrics.DATABASE_BLOCK_SECONDS,
     reason_of=_reason_of,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """Which schema a database holds: its version, and the oldest one whose code can still work on it."""
+
+    version: int
+    serves_from: int
+
+    @property
+    def serves_us(self) -> bool:
+        """Whether this code can work on it: it is ours, or one of a later release that says so."""
+        return self.serves_from <= SCHEMA_VERSION <= self.version
 
 
 class Database:
@@ -149,14 +160,14 @@ class Database:
 async def open_database(
     settings: Settings, *, patience_s: float = _COMMAND_TIMEOUT_S + 1
 ) -> AsyncIterator[Database]:
-    """Open the pool and refuse a schema that this version does not know.
+    """Open the pool and refuse a schema that this release cannot work on.
 
     Args:
         patience_s: how long a connection may be lent, waiting for it included.
 
     Raises:
         DatabaseUnavailableError: the server does not answer.
-        SchemaError: no schema, or one of another version.
+        SchemaError: no schema, or one that is not for this release.
     """
     try:
         pool = await asyncpg.create_pool(
@@ -211,34 +222,6 @@ async def open_connection(settings: Settings) -> AsyncIterator[Connection]:
             conn.terminate()
 
 
-async def upgrade(database_url: str) -> str:
-    """Bring an empty database to the present schema; say in one line what was done.
-
-    Safe to run from many processes at once.
-
-    Raises:
-        SchemaError: the database holds a schema of another version.
-    """
-    conn = await asyncpg.connect(database_url, timeout=_CONNECT_TIMEOUT_S, command_timeout=60)
-    try:
-        async with conn.transaction():
-            await conn.execute("select pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
-            if await schema_version(conn) is None:
-                await conn.execute(schema_path().read_text())
-                return f"schema version {SCHEMA_VERSION} created"
-            await _check_schema(conn)
-            return f"schema version {SCHEMA_VERSION} was already there"
-    finally:
-        await conn.close(timeout=_CONNECT_TIMEOUT_S)
-
-
-def schema_path() -> Path:
-    """Where `schema.sql` lies: at the top of a checkout, or inside an installed package."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "schema.sql"
-    return installed if installed.exists() else package.parent / "schema.sql"
-
-
 def _look_at_its_end(release: "asyncio.Future[None]") -> None:
     """Note a release that failed after everybody who waited for it was cancelled; the pool has dropped it."""
     if not release.cancelled() and (error := release.exception()):
@@ -264,20 +247,20 @@ def _encode_json(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-async def schema_version(conn: Connection) -> int | None:
-    """Return the version of the schema that is there, if there is one."""
+async def schema_state(conn: Connection) -> SchemaState | None:
+    """Return what the database says of its schema, if it has one."""
     if await conn.fetchval("select to_regclass('schema_version')") is None:
         return None
-    version: int | None = await conn.fetchval("select max(version) from schema_version")
-    return version
+    row = await conn.fetchrow("select version, serves_from from schema_version order by version desc limit 1")
+    return None if row is None else SchemaState(**row)
 
 
 async def _check_schema(conn: Connection) -> None:
-    version = await schema_version(conn)
-    if version is None:
+    state = await schema_state(conn)
+    if state is None:
         raise SchemaError("the database has no schema yet: run `python -m service db upgrade`")
-    if version != SCHEMA_VERSION:
-        raise SchemaError(f"the database has schema version {version}, this is for {SCHEMA_VERSION}")
+    if not state.serves_us:
+        raise SchemaError(f"the database has schema version {state.version}, this is for {SCHEMA_VERSION}")
 
 
 async def _close(pool: Pool) -> None:

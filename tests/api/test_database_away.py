@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from service.core import db as database
 from service.core.db import open_database
 from service.core.errors import DatabaseUnavailableError, SchemaError
+from service.core.schema import upgrade
 from service.sandbox.postgres import open_postgres
 from tests.api.test_bad_input import assert_problem
 from tests.conftest import MakeSettings
@@ -22,7 +22,7 @@ async def test_without_its_database_the_api_says_503_and_when_to_come_back(
 ) -> None:
     async with AsyncExitStack() as postgres, AsyncExitStack() as rest:
         url = await postgres.enter_async_context(open_postgres(tmp_path))
-        await database.upgrade(url)
+        await upgrade(url)
         settings = make_settings(database_url=url)
         api = await rest.enter_async_context(open_world(settings, with_worker=False))
         caller = await api.caller()

@@ -13,8 +13,8 @@ import asyncpg
 import orjson
 import pytest
 
-from service.core import db as database
 from service.core import settlement
+from service.core.schema import upgrade
 from service.sandbox.cases import Special, expected_documents, special_number
 from service.sandbox.postgres import open_postgres
 from tests.api.test_bad_input import assert_problem
@@ -318,7 +318,7 @@ async def test_while_the_database_is_away_a_new_reader_is_told_to_come_again(
     """An error would end an `EventSource` for good."""
     async with AsyncExitStack() as postgres, AsyncExitStack() as rest:
         url = await postgres.enter_async_context(open_postgres(tmp_path))
-        await database.upgrade(url)
+        await upgrade(url)
         api = await rest.enter_async_context(open_world(make_settings(database_url=url), with_worker=False))
         caller = await api.caller()
         await postgres.aclose()

@@ -10,8 +10,8 @@ import asyncpg
 from pydantic import SecretStr
 
 from service.core import clients
-from service.core import db as database
 from service.core.db import open_database
+from service.core.schema import upgrade
 from service.core.settings import Settings
 from service.sandbox.children import free_port
 from service.sandbox.postgres import open_postgres
@@ -56,7 +56,7 @@ async def open_servers() -> AsyncIterator[Servers]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = await stack.enter_async_context(open_postgres(folder, durable=False))
         redis_url = await stack.enter_async_context(open_redis(folder, durable=False))
-        await database.upgrade(url)
+        await upgrade(url)
         settings = _settings(url, redis_url)
         without_store = Servers(settings, await create_key(settings), folder)
         yield await stack.enter_async_context(with_new_store(without_store))

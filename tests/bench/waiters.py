@@ -17,8 +17,8 @@ from pathlib import Path
 import aiohttp
 
 from service.core import clients
-from service.core import db as database
 from service.core.db import open_database
+from service.core.schema import upgrade
 from service.core.settings import Settings
 from service.sandbox.children import free_port
 from service.sandbox.postgres import open_postgres
@@ -40,7 +40,7 @@ async def main(count: int) -> None:
         url = await stack.enter_async_context(open_postgres(folder, durable=False))
         redis_url = await stack.enter_async_context(open_redis(folder, durable=False))
         s3 = await stack.enter_async_context(open_s3(folder))
-        await database.upgrade(url)
+        await upgrade(url)
         key, port = clients.new_key(), free_port()
         async with (
             open_database(Settings.model_validate({"database_url": url})) as db,

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import contextlib
+import io
 import json
 import shlex
 import sys
@@ -62,8 +64,16 @@ class Found:
         return {name for name, (found, _) in self.findings.items() if found == verdict}
 
 
-async def doctor(settings: Settings, *, before: str = "", **environ: str) -> Found:
-    """Run `python -m service doctor`.
+async def doctor(settings: Settings) -> Found:
+    """Look at everything, as `python -m service doctor` does."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        status = await run(settings)
+    return Found(status, out.getvalue())
+
+
+async def doctor_program(settings: Settings, *, before: str = "", **environ: str) -> Found:
+    """Run the program itself.
 
     Args:
         before: what the shell does before.
@@ -93,7 +103,7 @@ async def test_a_world_that_is_well_is_found_so_and_left_as_it_was(api: World, w
     await api.caller()
     async with Redis.from_url(well.redis_url.get_secret_value()) as redis:
         before = await redis.keys("autos:portal:*")
-        found = await doctor(well)
+        found = await doctor_program(well)
         assert await redis.keys("autos:portal:*") == before
     assert (found.status, tuple(found.findings)) == (0, NAMES)
     assert found.named("wrong") == set()
@@ -168,7 +178,7 @@ async def test_everything_is_looked_at_even_when_everything_is_away(well: Settin
 
 
 async def test_settings_that_cannot_be_read_are_findings_too(well: Settings) -> None:
-    found = await doctor(well, AUTOS_PORT="hidden", AUTOS_SECRET_KEYS="hidden")
+    found = await doctor_program(well, AUTOS_PORT="hidden", AUTOS_SECRET_KEYS="hidden")
     assert found.status == 1
     lines = found.out.splitlines()
     assert lines[0].startswith("wrong    settings: AUTOS_SECRET_KEYS: each key has to be base64")
@@ -177,7 +187,7 @@ async def test_settings_that_cannot_be_read_are_findings_too(well: Settings) -> 
 
 
 async def test_a_limit_of_open_files_is_held_against_the_settings(well: Settings) -> None:
-    found = await doctor(well, before="ulimit -n 512;")
+    found = await doctor_program(well, before="ulimit -n 512;")
     assert found.findings["open files"][0] == "warning"
     assert "a process may have 512" in found.findings["open files"][1]
 
@@ -196,7 +206,7 @@ async def _database(settings: Settings, change: str) -> AsyncIterator[Settings]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("update schema_version set version = 999", "the database has version 999"),
+        ("update schema_version set version = 999, serves_from = 999", "the database has version 999"),
         ("drop table schema_version", "run `python -m service db upgrade`"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from service.core.db import upgrade
+from service.core.schema import upgrade
 from service.core.settings import Settings
 from service.sandbox.children import free_port
 from service.sandbox.portal import PortalState

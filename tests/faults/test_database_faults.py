@@ -10,9 +10,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from service.core import db as database
 from service.core.db import Connection, Database, open_database
 from service.core.errors import DatabaseConflictError, DatabaseUnavailableError
+from service.core.schema import upgrade
 from service.sandbox.postgres import open_postgres
 from tests.conftest import MakeSettings
 from tests.faults.proxy import Mood, open_proxy
@@ -108,7 +108,7 @@ async def test_a_commit_whose_answer_is_lost_has_happened_and_asking_again_joins
 async def own_api(make_settings: MakeSettings, tmp_path: Path) -> AsyncIterator[tuple[World, str]]:
     """An API on a server of its own, of which all connections may be taken."""
     async with open_postgres(tmp_path, durable=False) as url:
-        await database.upgrade(url)
+        await upgrade(url)
         async with open_world(make_settings(database_url=url), with_worker=False) as api:
             yield api, url
 
