@@ -12,7 +12,7 @@ create table schema_version (
 
     constraint serves_its_own check (serves_from between 1 and version)
 );
-insert into schema_version (version, serves_from) values (1, 1);
+insert into schema_version (version, serves_from) values (2, 1);
 
 -- States ---------------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ create table api_keys (
     key_sha256    bytea       not null unique check (octet_length(key_sha256) = 32),
     last_four     text        not null check (char_length(last_four) = 4),
     scopes        text[]      not null default '{read,write}'
-        check (scopes <@ '{read,write,operator}' and scopes <> '{}'),  -- operator: looks at every client's
+        check (scopes <@ '{read,write,operator,erase}' and scopes <> '{}'),  -- operator: of every client
     created_at    timestamptz not null default now(),
     expires_at    timestamptz,
     revoked_at    timestamptz,
@@ -329,6 +329,7 @@ create table idempotency_keys (
     primary key (client_id, route, key)
 );
 create index idempotency_keys_by_age on idempotency_keys (created_at);
+create index idempotency_keys_by_id on idempotency_keys (right(location, 36));  -- of the job or batch
 
 -- Who waits for what -------------------------------------------------------------------------------
 
@@ -364,6 +365,7 @@ create table batches (
     open_jobs   integer     not null check (open_jobs >= 0),           -- those that have not ended
     created_at  timestamptz not null default now(),
     finished_at timestamptz,
+    past_sequence bigint    not null default 0,    -- what erased jobs added to its own, which never falls
 
     constraint one_place check (webhook_url is null or endpoint_id is null),
 
@@ -375,17 +377,21 @@ create index batches_by_end on batches (finished_at) where finished_at is not nu
 create table batch_items (
     batch_id       uuid    not null references batches,
     position       integer not null,
-    process_number text    not null,   -- as the caller wrote it when it was refused
+    process_number text,               -- as the caller wrote it when it was refused; null when erased
     reference      text,
-    outcome        text    not null check (outcome in ('created', 'joined', 'cached', 'refused')),
+    outcome        text    not null check (outcome in ('created', 'joined', 'cached', 'refused', 'erased')),
     job_id         uuid    references jobs,
     problem        jsonb,
 
     primary key (batch_id, position),
     constraint refused_has_problem check ((outcome = 'refused') = (problem is not null)),
-    constraint refused_has_no_job check ((outcome = 'refused') = (job_id is null))
+    constraint refused_has_no_job check ((outcome in ('refused', 'erased')) = (job_id is null)),
+    constraint erased_names_nothing check (
+        (outcome = 'erased') = (process_number is null) and (outcome <> 'erased' or reference is null)
+    )
 );
 create index batch_items_by_job on batch_items (job_id);
+create index batch_items_refused on batch_items (process_number) where outcome = 'refused';
 
 -- One event on its way to one place.
 create table deliveries (
@@ -445,6 +451,26 @@ create table delivery_attempts (
     primary key (delivery_id, number),
     constraint answered_or_failed check ((status_code is null) <> (error is null))
 );
+
+-- What was erased ------------------------------------------------------------------------------------
+
+-- The receipt of one erasure, and until it is finished the order to remove the objects.
+create table erasures (
+    id             uuid        primary key default gen_random_uuid(),
+    client_id      uuid        not null references clients,  -- who asked for it
+    of_everyone    boolean     not null,                     -- what every client had, not only he
+    process_number text        check (process_number ~ '^[0-9]{20}$'),  -- until it is finished
+    proof          text        not null check (proof like '$scrypt$%'),  -- of the number, salted
+    counts         jsonb       not null,                     -- what there was, as he could see it
+    requested_at   timestamptz not null default now(),
+    quiet_at       timestamptz not null,                     -- from then on no worker of an erased job stores
+    next_look_at   timestamptz not null default now(),
+    finished_at    timestamptz,
+
+    constraint finished_names_nothing check ((finished_at is null) = (process_number is not null)),
+    constraint finished_when_quiet check (finished_at >= quiet_at)
+);
+create index erasures_pending on erasures (next_look_at) where finished_at is null;
 
 -- What one of all workers does now and then ---------------------------------------------------------
 

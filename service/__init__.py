@@ -1,3 +1,3 @@
 """Autos: every document of a court case, fetched, stored and announced."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

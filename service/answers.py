@@ -17,6 +17,7 @@ from service.core.deliveries import message_id
 from service.core.delivery_log import Logged, LoggedAttempt
 from service.core.documents import Document, file_name
 from service.core.endpoints import Endpoint
+from service.core.erasures import Erasure
 from service.core.events import MOST_DOCUMENTS
 from service.core.jobs import Job
 from service.core.processes import Process
@@ -32,6 +33,8 @@ from service.schemas import (
     DeliverySummaryAnswer,
     DocumentAnswer,
     EndpointAnswer,
+    ErasureAnswer,
+    ErasureCounts,
     FilesAnswer,
     ItemAnswer,
     Links,
@@ -151,6 +154,18 @@ def batch_answer(batch: Batch, items: Sequence[Item] | None) -> BatchSummaryAnsw
     if items is None:
         return summary
     return BatchAnswer(**dict(summary), items=[ItemAnswer(**asdict(item)) for item in items])
+
+
+def erasure_answer(erasure: Erasure) -> ErasureAnswer:
+    """Show the receipt of an erasure."""
+    return ErasureAnswer(
+        id=erasure.id,
+        requested_at=erasure.requested_at,
+        finished_at=erasure.finished_at,
+        of_everyone=erasure.of_everyone,
+        counts=ErasureCounts(**asdict(erasure.counts)),
+        proof=erasure.proof,
+    )
 
 
 def process_answer(

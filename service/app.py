@@ -29,6 +29,7 @@ from service.handlers import (
     docs,
     documents,
     endpoints,
+    erasures,
     events,
     health,
     jobs,
@@ -134,6 +135,8 @@ def _description(base_url: str) -> dict[str, Any]:
 def _routes(prefix: str) -> list[web.RouteDef]:
     return [
         web.get(f"{prefix}/processes/{{number}}", processes.get_process, allow_head=False),
+        web.delete(f"{prefix}/processes/{{number}}", erasures.erase_process),
+        web.get(f"{prefix}/erasures/{{erasure_id:{_ID}}}", erasures.get_erasure, allow_head=False),
         web.get(f"{prefix}/processes/{{number}}/status", processes.get_status, allow_head=False),
         web.get(f"{prefix}/processes/{{number}}/files", processes.get_files, allow_head=False),
         web.get(f"{prefix}/processes/{{number}}/documents.zip", results.get_archive, allow_head=False),

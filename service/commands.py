@@ -1,14 +1,28 @@
 """The operator's commands: keys, clients, the database, and a look at everything."""
 
 import argparse
+import dataclasses
 import logging
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from pydantic import ValidationError
 
-from service.core import audit, clients, db, inventory, jobs, key_ring, schema, signing, signing_secrets
+from service.core import (
+    audit,
+    clients,
+    cnj,
+    db,
+    erasures,
+    inventory,
+    jobs,
+    key_ring,
+    schema,
+    signing,
+    signing_secrets,
+)
 from service.core.clients import Client
 from service.core.key_ring import KeyRing
 from service.core.settings import Settings, refusals
@@ -97,6 +111,32 @@ async def show_audit(settings: Settings, arguments: argparse.Namespace) -> None:
             who = f"{one.client} (key {one.key_id})" if one.key_id else one.client
             details = " ".join(f"{name}={value}" for name, value in one.details.items())
             print(f"{one.at:%Y-%m-%d %H:%M:%S}  {one.action:24} {one.subject or '-'!s:36}  {who}  {details}")
+
+
+async def list_erasures(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Show the newest erasures: when, at whose wish, and how much."""
+    async with db.open_database(settings) as database, database.connection() as conn:
+        for client, one in await erasures.list_latest(conn, limit=arguments.limit):
+            state = f"finished {one.finished_at:%Y-%m-%d %H:%M:%S}" if one.finished_at else "under way"
+            counts = " ".join(f"{name}={count}" for name, count in dataclasses.asdict(one.counts).items())
+            who = f"{client} (for everyone)" if one.of_everyone else client
+            print(f"{one.requested_at:%Y-%m-%d %H:%M:%S}  {one.id}  {state:28}  {who}  {counts}")
+
+
+async def check_erasure(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Say whether a receipt is about a process; return 1 when it is not, or the erasure is under way."""
+    async with db.open_database(settings) as database, database.connection() as conn:
+        found = await erasures.get(conn, arguments.id)
+    if not erasures.is_about(found.proof, cnj.parse_process_number(arguments.number)):
+        print("this receipt is about another process")
+        return 1
+    counts = ", ".join(f"{count} {name}" for name, count in dataclasses.asdict(found.counts).items())
+    print(f"this receipt is about the process: {counts.replace('_', ' ')}")
+    if found.finished_at is None:
+        print("files may be left: the erasure is under way")
+        return 1
+    print(f"nothing was left of it on {found.finished_at:%Y-%m-%d at %H:%M:%S} UTC")
+    return 0
 
 
 async def upgrade(settings: Settings, _arguments: argparse.Namespace) -> None:
@@ -211,8 +251,8 @@ def _positive(text: str) -> int:
 
 def _scopes(text: str) -> list[str]:
     scopes = text.split(",")
-    if not set(scopes) <= {*clients.SCOPES, clients.OPERATOR}:
-        raise argparse.ArgumentTypeError("should be of read, write and operator, with commas")
+    if not set(scopes) <= {*clients.SCOPES, clients.OPERATOR, clients.ERASE}:
+        raise argparse.ArgumentTypeError("should be of read, write, operator and erase, with commas")
     return scopes
 
 
@@ -232,7 +272,7 @@ def add_commands(parser: argparse.ArgumentParser) -> "Commands":
         "--scopes",
         type=_scopes,
         default=clients.SCOPES,
-        help="of read, write and operator, with commas (default: read,write)",
+        help="of read, write, operator and erase, with commas (default: read,write)",
     )
     create.set_defaults(run=create_key)
     rotate = keys.add_parser("rotate", help="create a key in the place of another")
@@ -270,9 +310,21 @@ def add_commands(parser: argparse.ArgumentParser) -> "Commands":
     log.add_argument("--client", help="of this client only")
     log.add_argument("--limit", type=_positive, default=50, help="how many (default: 50)")
     log.set_defaults(run=show_audit)
+    _add_erasures(commands)
     database = commands.add_parser("db", help="the database").add_subparsers(required=True)
     database.add_parser("upgrade", help="create the schema, or bring it up to date").set_defaults(run=upgrade)
     database.add_parser("status", help="show what it holds").set_defaults(run=show_database)
     doctor = commands.add_parser("doctor", help="look at every dependency and setting, and say what is wrong")
     doctor.set_defaults(run=check_up, say_refused=_find_refused_settings)
     return commands
+
+
+def _add_erasures(commands: "Commands") -> None:
+    receipts = commands.add_parser("erasures", help="receipts of erasures").add_subparsers(required=True)
+    listed = receipts.add_parser("list", help="list the newest ones")
+    listed.add_argument("--limit", type=_positive, default=50, help="how many (default: 50)")
+    listed.set_defaults(run=list_erasures)
+    check = receipts.add_parser("check", help="say whether a receipt is about a process, and is finished")
+    check.add_argument("id", type=UUID)
+    check.add_argument("number", help="process number, masked or its 20 digits")
+    check.set_defaults(run=check_erasure)

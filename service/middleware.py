@@ -15,6 +15,7 @@ from service.core.errors import (
     DatabaseUnavailableError,
     DestinationRefusedError,
     EndpointDisabledError,
+    ErasedError,
     InvalidProcessNumberError,
     JobFinalError,
     JobSharedError,
@@ -68,6 +69,7 @@ _SAID: dict[type[Exception], problems.Problem] = {
     JobSharedError: problems.JOB_SHARED,
     KeyInUseError: problems.KEY_IN_USE,
     KeyReusedError: problems.KEY_REUSED,
+    ErasedError: problems.ERASED,
     NothingToRetryError: problems.NOTHING_TO_RETRY,
     EndpointDisabledError: problems.ENDPOINT_DISABLED,
     TooManyEndpointsError: problems.TOO_MANY_ENDPOINTS,
@@ -160,7 +162,7 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     request[LOOK_AGAIN] = lambda: lookups.client(key_sha256)
     await _count(request, client, key_sha256)
     # `GET /processes/{number}` looks at what it starts by itself.
-    need_scope(request, "read" if request.method == "GET" else "write")
+    need_scope(request, *_scopes(request))
     return await handler(request)
 
 
@@ -176,14 +178,31 @@ async def shed_load(request: web.Request, handler: Handler) -> web.StreamRespons
         return await handler(request)
 
 
-def need_scope(request: web.Request, scope: str) -> None:
-    """Refuse a key that is not for this.
+def need_scope(request: web.Request, *scopes: str) -> None:
+    """Refuse a key that has none of these scopes.
 
     Raises:
         ProblemError: 403.
     """
-    if scope not in request[CLIENT].scopes:
-        raise ProblemError(problems.INSUFFICIENT_SCOPE, f"this needs a key with the scope {scope}")
+    if request[CLIENT].scopes.isdisjoint(scopes):
+        raise ProblemError(
+            problems.INSUFFICIENT_SCOPE, f"this needs a key with the scope {' or '.join(scopes)}"
+        )
+
+
+def _scopes(request: web.Request) -> tuple[str, ...]:
+    scopes: tuple[str, ...] | None = getattr(request.match_info.handler, "scopes", None)
+    return scopes or ("read" if request.method == "GET" else "write",)
+
+
+def scoped(*scopes: str) -> Callable[[Handler], Handler]:
+    """Mark a handler that takes keys with one of these scopes, in place of those that its method says."""
+
+    def mark(handler: Handler) -> Handler:
+        handler.scopes = scopes  # type: ignore[attr-defined]
+        return handler
+
+    return mark
 
 
 def _kind(request: web.Request) -> Kind:

@@ -44,6 +44,7 @@ _PATH_PARAMETERS: dict[str, Json] = {
     "job_id": {"description": "A job's id.", "schema": {"type": "string", "format": "uuid"}},
     "batch_id": {"description": "A batch's id.", "schema": {"type": "string", "format": "uuid"}},
     "document_id": {"description": "A document's id.", "schema": {"type": "string", "format": "uuid"}},
+    "erasure_id": {"description": "An erasure's id.", "schema": {"type": "string", "format": "uuid"}},
     "endpoint_id": {"description": "An endpoint's id.", "schema": {"type": "string", "format": "uuid"}},
     "delivery_id": {"description": "A delivery's id.", "schema": {"type": "string", "format": "uuid"}},
     "code": {

@@ -96,6 +96,13 @@ KEY_REUSED = Problem(
     "The idempotency key belongs to another request",
     "A key names one request: send a new one with another body.",
 )
+ERASED = Problem(
+    "erased",
+    410,
+    "What this key was answered with was erased",
+    "The process has been erased since the first request with this idempotency key. The key stays spent, so "
+    "that a repeated request does not bring it back; a new one asks for it anew.",
+)
 JOB_FINAL = Problem(
     "job-final", 409, "The job has ended already", "A job that has ended cannot be cancelled any more."
 )
@@ -109,7 +116,8 @@ INSUFFICIENT_SCOPE = Problem(
     "insufficient-scope",
     403,
     "The key is not for this",
-    "A key with the scope `read` may look; what starts, stops or sends something needs `write`.",
+    "A key with the scope `read` may look; what starts, stops or sends something needs `write`; to erase a "
+    "process needs `erase`, and `operator` too for what every client has of it.",
 )
 FOREIGN_FORM = Problem(
     "foreign-form",
@@ -183,6 +191,7 @@ CATALOGUE = {
         GONE,
         KEY_IN_USE,
         KEY_REUSED,
+        ERASED,
         JOB_FINAL,
         JOB_SHARED,
         NOTHING_TO_RETRY,

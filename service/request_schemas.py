@@ -108,6 +108,13 @@ class ProcessQuery(Request):
         return _at_one_place(self, self.webhook_url, self.webhook_endpoint_id)
 
 
+class EraseQuery(Request):
+    """The query of `DELETE /processes/{number}`."""
+
+    everyone: bool = False
+    """Whether to erase what every client has of the process; needs the scope `operator` too."""
+
+
 class NoQuery(Request):
     """For routes that take no query."""
 

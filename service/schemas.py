@@ -166,9 +166,10 @@ class ItemAnswer(Answer):
     """What became of one process of a batch; `problem` (RFC 9457) says why one was refused."""
 
     position: int
-    process_number: str
+    process_number: str | None
+    """null when the process was erased since."""
     reference: str | None
-    outcome: Literal["created", "joined", "cached", "refused"]
+    outcome: Literal["created", "joined", "cached", "refused", "erased"]
     job_id: UUID | None
     status: str | None
     progress_percentage: float | None
@@ -199,6 +200,33 @@ class BatchAnswer(BatchSummaryAnswer):
     """A batch with each of its items, in the caller's order."""
 
     items: list[ItemAnswer]
+
+
+class ErasureCounts(Answer):
+    """What there was to erase, as you could see it."""
+
+    jobs: int
+    documents: int
+    """Those of the process."""
+    webhooks: int
+    batch_items: int
+    """Lines of batches that named the process."""
+    kept_answers: int
+    """Answers that were kept for an `Idempotency-Key`."""
+
+
+class ErasureAnswer(Answer):
+    """The receipt of an erasure. It does not say which process it was; `proof` shows it to who knows."""
+
+    id: UUID
+    requested_at: datetime
+    finished_at: datetime | None
+    """When the last object was gone and none could come any more; null before."""
+    of_everyone: bool
+    """Whether what every client had was erased, at an operator's wish."""
+    counts: ErasureCounts
+    proof: str
+    """scrypt of the number's 20 digits: `$scrypt$ln=…,r=…,p=…$salt$hash`, salt and hash in base64."""
 
 
 class Links(Answer):

@@ -245,6 +245,28 @@ class BatchEvent(Event):
     reference: str | None
 
 
+class ErasedEvent(Event):
+    """A job that you wait for was erased with its process: nothing more will be told of it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "process.erased",
+                    "timestamp": "2026-03-02T12:00:02Z",
+                    "erasure_id": "c0b3a5e6-4f9b-4a39-9a0e-0d5a3b7f6e21",
+                    "job_id": "3ae81e9f-263d-4aea-8ba6-a6aae79982ce",
+                }
+            ]
+        }
+    )
+
+    type: Literal["process.erased"]
+    erasure_id: UUID
+    """For whom operates Autos; the number of the process is nowhere any more."""
+    job_id: UUID
+
+
 class TestEvent(Event):
     """A test that a client asked for: nothing happened."""
 
@@ -274,5 +296,6 @@ EVENTS: dict[str, type[Event]] = {
     "document.failed": DocumentsEvent,
     "batch.finished": BatchEvent,
     "endpoint.disabled": EndpointDisabledEvent,
+    "process.erased": ErasedEvent,
     "webhook.test": TestEvent,
 }

@@ -79,8 +79,17 @@ PORTUGUESE = {
         "Seu nível de sigilo, ou o do processo, está acima daquele até o qual você pode ter documentos."
     ),
     "The key is not for this": "A chave não serve para isto",
-    "A key with the scope `read` may look; what starts, stops or sends something needs `write`.": (
-        "Uma chave com o escopo `read` pode consultar; o que inicia, interrompe ou envia algo exige `write`."
+    "A key with the scope `read` may look; what starts, stops or sends something needs `write`; to erase a "
+    "process needs `erase`, and `operator` too for what every client has of it.": (
+        "Uma chave com o escopo `read` pode consultar; o que inicia, interrompe ou envia algo exige `write`; "
+        "apagar um processo exige `erase`, e também `operator` para o que todos os clientes têm dele."
+    ),
+    "What this key was answered with was erased": "O que foi respondido a esta chave foi apagado",
+    "The process has been erased since the first request with this idempotency key. The key stays spent, so "
+    "that a repeated request does not bring it back; a new one asks for it anew.": (
+        "O processo foi apagado depois da primeira requisição com esta chave de idempotência. A chave "
+        "continua gasta, para que uma requisição repetida não o traga de volta; uma chave nova o solicita "
+        "outra vez."
     ),
     "Too many requests with this key": "Requisições demais com esta chave",
     "The header `RateLimit` says how many are left and in how many seconds all of them are back; "
@@ -113,6 +122,7 @@ PORTUGUESE = {
     "no such id": "não existe tal identificador",
     "no such job": "não existe tal job",
     "no such batch": "não existe tal lote",
+    "no such erasure": "não existe tal apagamento",
     "no such document": "não existe tal documento",
     "this process was never asked for": "este processo nunca foi solicitado",
     "there is no such path": "este caminho não existe",
@@ -128,6 +138,9 @@ PORTUGUESE = {
         "a primeira requisição com esta chave ainda não foi respondida"
     ),
     "this key was sent with another request": "esta chave foi enviada com outra requisição",
+    "what was answered with this key was erased since: it does nothing any more": (
+        "o que foi respondido com esta chave foi apagado depois: ela não faz mais nada"
+    ),
     "this needs a key with the scope {}": "isto exige uma chave com o escopo {}",
     "the document is {}: {}": "o documento está como {}: {}",
     "it has not been fetched yet": "ele ainda não foi obtido",

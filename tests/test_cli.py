@@ -22,6 +22,7 @@ from service.core.settings import Settings
 from tests.cases import case_numbers
 from tests.conftest import MakeSettings
 from tests.databases import new_database
+from tests.erasures import ERASER, erased
 from tests.faults.children import ROOT, environment
 from tests.rings import RING, SECRET_KEYS, secret_of
 from tests.world import Caller, World
@@ -363,3 +364,29 @@ async def test_a_secret_that_is_given_again_is_not_replaced_and_an_unreadable_on
     async with api.db.connection() as conn:
         client_id = await conn.fetchval("select id from clients")
         assert signing.show_secret(await secret_of(conn, client_id)) == secret
+
+
+async def test_a_receipt_says_which_process_it_is_about_to_who_knows_it(
+    api: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caller = await api.caller(scopes=ERASER)
+    await caller.post("/jobs", json={"process_number": CASE})
+    erasure_id = str(await erased(caller, CASE))
+    under_way = await run(api.settings, "erasures", "check", erasure_id, CASE)
+    assert (under_way.status, "files may be left" in under_way.out) == (1, True)
+
+    async def ran(*arguments: str) -> tuple[int, str]:
+        """Run a command in this process, which is quicker."""
+        parser = argparse.ArgumentParser()
+        add_commands(parser)
+        asked = parser.parse_args(arguments)
+        return await asked.run(api.settings, asked) or 0, capsys.readouterr().out
+
+    async with api.db.connection() as conn:
+        await conn.execute("update erasures set quiet_at = now(), finished_at = now(), process_number = null")
+    status, out = await ran("erasures", "check", erasure_id, CASE)
+    assert (status, out.partition(",")[0]) == (0, "this receipt is about the process: 1 jobs")
+    other = await ran("erasures", "check", erasure_id, case_numbers(1)[0])
+    assert other == (1, "this receipt is about another process\n")
+    _, listed = await ran("erasures", "list")
+    assert (erasure_id in listed, CASE[:7] in listed) == (True, False)

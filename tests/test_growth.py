@@ -14,8 +14,9 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from service.core import clients, overview, pulse, retention
+from service.core import clients, erasing, overview, pulse, retention
 from service.core.db import open_database
+from service.core.erasing import Order
 from service.core.settings import Settings
 from tests.cases import case_numbers
 from tests.conftest import MakeSettings
@@ -179,6 +180,27 @@ async def test_forgetting_walks_over_what_it_forgets_alone(full: Settings, books
         assert await retention.forget_jobs(conn, ended_before=now - 99 * day, after=None)
         await retention.forget_other_deliveries(conn, ended_before=now)
     assert not _walks(await books.read(), tasks=2)
+
+
+async def test_an_erasure_walks_over_what_it_erases_alone(full: Settings, books: Books) -> None:
+    """Each is undone, so that the other tests have their past."""
+    async with open_database(full) as db, db.connection() as conn:
+        client_id = await conn.fetchval("select id from clients where name = 'acme'")
+        for number in range(JOBS // 2 + 10, JOBS // 2 + 80, 10):
+            order = Order(
+                number=f"9{number:019}",
+                proof="$scrypt$",
+                client_id=client_id,
+                key_id="",
+                of_everyone=number % 20 == 0,
+                lease_s=20.0,
+            )
+            transaction = conn.transaction()
+            await transaction.start()
+            erased = await erasing.erase(conn, order)
+            assert (erased.erasure.counts.jobs, erased.erasure.counts.webhooks) == (1, 1)
+            await transaction.rollback()
+    assert not _walks(await books.read(), tasks=7)
 
 
 async def test_no_work_walks_over_the_past(full: Settings, books: Books, receiver: Receiver) -> None:

@@ -67,6 +67,7 @@ def test_the_readme_names_every_route() -> None:
         schemas.StatusAnswer,
         schemas.FilesAnswer,
         schemas.BatchAnswer,
+        schemas.ErasureAnswer,
         schemas.EndpointAnswer,
         schemas.SecretAnswer,
         schemas.DeliveryAnswer,

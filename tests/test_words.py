@@ -23,6 +23,7 @@ REFUSALS = {
     "JobSharedError": 0,
     "KeyInUseError": 0,
     "KeyReusedError": 0,
+    "ErasedError": 0,
     "NothingToRetryError": 0,
     "TooManyActiveJobsError": 0,
     "TooManyEndpointsError": 0,

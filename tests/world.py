@@ -1,7 +1,7 @@
 """The whole of Autos in the test's own process: API, worker, stand-in portal, with real backends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,12 +106,12 @@ class World:
         self.draining.set()
         self.news.may_have_come()
 
-    async def caller(self, name: str = "acme") -> Caller:
+    async def caller(self, name: str = "acme", *, scopes: Collection[str] = clients.SCOPES) -> Caller:
         """Return a client with a key of its own; the same name twice is one client with two keys."""
         key = clients.new_key()
         async with self.db.transaction() as conn:
             client, _ = await clients.ensure(conn, RING, name)
-            await clients.add_key(conn, client.id, key)
+            await clients.add_key(conn, client.id, key, scopes=scopes)
             secret = await secret_of(conn, client.id)
         return Caller(self.base_url, self.http, key, client, secret)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from service.core import object_keys
 from service.core.crash_points import crash_point
 from service.core.documents import Document, Missed, Stored
 from service.core.errors import (
@@ -140,10 +141,12 @@ class Downloads:
         async with context.portal.open_document(document.process_number, document.portal_uuid) as stream:
             # Every try of every run has a key of its own: a late write of a run that was taken for dead
             # can overwrite nothing, and the row says which object is real.
-            run = f"{self._job.id.hex}-{self._job.fence}"
-            name = f"{run}-{document.attempts}-{number}.{stream.extension}"
+            tries = self._job.fence, document.attempts, number
+            key = object_keys.new(
+                document.process_number, document.portal_uuid, self._job.id, tries, stream.extension
+            )
             stored = await context.storage.store(
-                f"processes/{document.process_number}/{document.portal_uuid}/{name}",
+                key,
                 _with_an_end(stream.chunks, place.aclose),
                 media_type=stream.media_type,
                 expected_bytes=_known_size(document.declared_bytes, stream.declared_bytes),

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
 
-from service.core import chores, documents, idempotency, retention
+from service.core import canary, chores, documents, idempotency, retention
 from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.errors import DatabaseUnavailableError, StorageUnavailableError
@@ -85,6 +85,8 @@ class Janitor:
         await self._step_by_step(partial(retention.forget_batches, ended_before=before))
         await self._step_by_step(forget_jobs)
         await self._step_by_step(partial(retention.forget_other_deliveries, ended_before=before))
+        async with self._context.db.connection() as conn:
+            await canary.forget_old(conn, before=before)
 
     async def _step_by_step(self, step: Callable[[Connection], Awaitable[int]]) -> None:
         """Take a step in one transaction after the other, until one has found nothing or the worker stops."""

@@ -32,6 +32,7 @@ from service.core.settings import Settings
 from worker.beats import Loop
 from worker.canary import Canary
 from worker.context import Context, open_context, wait_for
+from worker.eraser import Eraser
 from worker.http import open_http
 from worker.janitor import Janitor
 from worker.sweep import Sweep
@@ -153,7 +154,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[list[asyncio.Task[Non
 
 def _others(context: Context) -> list[Callable[[], Coroutine[Any, Any, None]]]:
     """Return the loops that wait in no queue."""
-    loops = [Sweep(context).run, Janitor(context).run]
+    loops = [Sweep(context).run, Janitor(context).run, Eraser(context).run]
     if number := context.settings.canary_number:
         loops.append(Canary(context, number).run)
     return loops

@@ -106,8 +106,10 @@ async def _listing(storage: Storage) -> Finding:
     try:
         await anext(aiter(storage.list_objects(PREFIX)))
         await anext(aiter(storage.list_uploads(PREFIX)))
+        await anext(aiter(storage.list_versions(PREFIX)))
     except StorageUnavailableError as error:
-        return wrong("bucket list", f"it cannot be listed ({error}): the janitor needs that right")
+        words = f"it cannot be listed ({error}): the janitor and erasures need that right"
+        return wrong("bucket list", words)
     return ok("bucket list", "objects and uploads can be listed")
 
 

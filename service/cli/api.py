@@ -111,6 +111,10 @@ class Api:
         call = _Call("POST", path, {}, data, headers, is_repeatable=False)
         return self.read(model, (await self._answered(call)).body)
 
+    async def delete(self, path: str, model: type[M], **query: str) -> M:
+        """Delete something, and read what is said of it; raises like `get`."""
+        return self.read(model, (await self._answered(_Call("DELETE", path, query, None, {}, True))).body)
+
     async def link(self, document_id: UUID) -> str:
         """Return a fresh link to a document, which needs no key; raises like `get`."""
         answer = await self.get_raw(f"/documents/{document_id}/content")

@@ -37,6 +37,9 @@ def add_caller_commands(commands: "Commands") -> None:
     )
     watch.add_argument("number", nargs="?", help=f"{_NUMBER}; all jobs without one")
     _add_download(commands, where)
+    erase = _added(commands, where, "erase", says="erase a process: all that is yours, for good")
+    erase.add_argument("number", help=_NUMBER)
+    erase.add_argument("--everyone", action="store_true", help="what every client has (an operator's key)")
     _add_deliveries(commands, where)
 
 

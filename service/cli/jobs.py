@@ -68,9 +68,9 @@ def _numbers(given: Sequence[str]) -> list[str]:
 
 def _item(item: ItemAnswer) -> str:
     if item.problem is None:
-        return f"{plain(item.process_number)}  {plain(item.status or '')}  {item.job_id}"
+        return f"{plain(item.process_number or '')}  {plain(item.status or '')}  {item.job_id}"
     why = f"{item.problem.get('title')}: {item.problem.get('detail')}"
-    return f"{plain(item.process_number)}  refused  {plain(why)}"
+    return f"{plain(item.process_number or '')}  refused  {plain(why)}"
 
 
 async def follow_to_end(api: Api, job: SummaryAnswer) -> SummaryAnswer:

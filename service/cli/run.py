@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping
 
-from service.cli import deliveries, jobs
+from service.cli import deliveries, erasure, jobs
 from service.cli.api import Api, open_api
 from service.cli.download import download
 from service.cli.errors import UsageError
@@ -16,6 +16,7 @@ _COMMANDS: Mapping[str, Callable[[Api, Namespace], Awaitable[int]]] = {
     "status": jobs.status,
     "watch": jobs.watch,
     "download": download,
+    "erase": erasure.erase,
     "deliveries": deliveries.show_list,
     "deliveries show": deliveries.show,
     "deliveries redeliver": deliveries.redeliver,

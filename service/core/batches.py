@@ -14,7 +14,7 @@ from service.core.errors import NotFoundError
 class NewItem:
     """One line of a batch: the job that met it, or the problem for which it was refused."""
 
-    process_number: str
+    process_number: str | None
     reference: str | None
     outcome: str
     job_id: UUID | None
@@ -23,7 +23,10 @@ class NewItem:
 
 @dataclass(frozen=True, slots=True)
 class Item(NewItem):
-    """An item with the present state of its job; None for what was refused."""
+    """An item with the present state of its job; None for what was refused.
+
+    Of one that was erased since, nothing is left but its position.
+    """
 
     position: int = 0
     status: str | None = None
@@ -113,21 +116,82 @@ async def forget(conn: Connection, ids: Sequence[UUID]) -> None:
     await conn.execute("delete from batches where id = any($1::uuid[])", ids)
 
 
-async def count_down(conn: Connection, job_id: UUID) -> list[UUID]:
+async def count_down(conn: Connection, job_id: UUID, client_id: UUID | None = None) -> list[UUID]:
     """Note in every batch that one of its jobs has ended; return those that have ended with it.
 
     The rows are locked in one order: of two jobs that end at once, the second sees the first one gone.
+
+    Args:
+        client_id: whose batches; None for those of all clients.
     """
     rows = await conn.fetch(
         """with locked as (
                select id from batches where id in (select batch_id from batch_items where job_id = $1)
+                 and ($2::uuid is null or client_id = $2)
                order by id for no key update)
            update batches b
            set open_jobs = open_jobs - 1, finished_at = case when open_jobs = 1 then clock_timestamp() end
            from locked where b.id = locked.id returning b.id, b.open_jobs""",
         job_id,
+        client_id,
     )
     return [row["id"] for row in rows if row["open_jobs"] == 0]
+
+
+async def lock_naming(
+    conn: Connection, job_ids: Sequence[UUID], spellings: Sequence[str], client_id: UUID | None
+) -> list[UUID]:
+    """Lock the batches with an item that met one of these jobs, or was refused under one of these numbers.
+
+    All that an erasure will touch, in the order in which the end of a job locks them.
+
+    Args:
+        spellings: of one number, all that there are.
+        client_id: whose batches; None for those of all clients.
+    """
+    rows = await conn.fetch(
+        """select id from batches
+           where id in (select batch_id from batch_items
+                        where job_id = any($1::uuid[])
+                           or (outcome = 'refused' and process_number = any($2::text[])))
+             and ($3::uuid is null or client_id = $3)
+           order by id for no key update""",
+        job_ids,
+        spellings,
+        client_id,
+    )
+    return [row["id"] for row in rows]
+
+
+async def erase_items(
+    conn: Connection, ids: Sequence[UUID], job_ids: Sequence[UUID], spellings: Sequence[str]
+) -> int:
+    """Blot out the items for which `lock_naming` has locked these batches; return how many there were.
+
+    What the jobs added to a batch's sequence stays, and one more: it never falls, and who waits sees another
+    one.
+    """
+    rows = await conn.fetch(
+        """with found as (
+               select batch_id, position, job_id from batch_items
+               where batch_id = any($1::uuid[])
+                 and (job_id = any($2::uuid[])
+                      or (outcome = 'refused' and process_number = any($3::text[])))),
+           grown as (
+               update batches b
+               set past_sequence = past_sequence + 1 + coalesce((
+                   select sum(sequence) from jobs
+                   where id in (select job_id from found where batch_id = b.id)), 0)
+               where id = any($1::uuid[]))
+           update batch_items i
+           set outcome = 'erased', process_number = null, reference = null, job_id = null, problem = null
+           from found where i.batch_id = found.batch_id and i.position = found.position
+           returning 1""",
+        ids,
+        job_ids,
+        spellings,
+    )
+    return len(rows)
 
 
 async def find_for_clients(
@@ -168,8 +232,9 @@ async def _find(conn: Connection, batch_id: UUID, client_id: UUID | None) -> Bat
            select b.id, b.client_id, b.reference, b.webhook_url, b.endpoint_id, b.created_at, b.finished_at,
                   (select count(*) from items) as total_processes,
                   (select count(*) from items where outcome = 'refused') as refused_processes,
-                  grouped.jobs, counted.sequence, counted.total_documents, counted.completed_documents,
-                  counted.failed_documents, counted.progress_percentage, counted.watched
+                  grouped.jobs, counted.sequence + b.past_sequence as sequence, counted.total_documents,
+                  counted.completed_documents, counted.failed_documents, counted.progress_percentage,
+                  counted.watched
            from batches b, counted, grouped where b.id = $1 and ($2::uuid is null or b.client_id = $2)""",
         batch_id,
         client_id,

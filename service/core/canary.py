@@ -93,6 +93,16 @@ async def note_end(conn: Connection, number: str) -> Outcome | None:
     return None if row is None else Outcome(*row)
 
 
+async def forget(conn: Connection, number: str) -> None:
+    """Forget how it went with a process."""
+    await conn.execute("delete from canaries where process_number = $1", number)
+
+
+async def forget_old(conn: Connection, *, before: datetime) -> None:
+    """Forget processes that were last begun before: others have been chosen since, or none."""
+    await conn.execute("delete from canaries where submitted_at < $1", before)
+
+
 async def outcome(conn: Connection, number: str) -> Outcome:
     """Return how it went with this process."""
     row = await conn.fetchrow(

@@ -24,6 +24,9 @@ SCOPES = ("read", "write")
 OPERATOR = "operator"
 """What a key can be for beside those: seeing on the dashboard what every client sees."""
 
+ERASE = "erase"
+"""And this: erasing a process; with `operator` too, what every client has of it."""
+
 _USE_NOTED_EVERY = timedelta(minutes=1)
 
 
@@ -31,7 +34,7 @@ _USE_NOTED_EVERY = timedelta(minutes=1)
 class Client:
     """Somebody who calls the API; limits of its own take the place of those in the settings.
 
-    `key_id` and `scopes` (`read`, `write`, `operator`) are those of the key that it came with.
+    `key_id` and `scopes` (`read`, `write`, `operator`, `erase`) are those of the key that it came with.
     """
 
     id: UUID

@@ -48,6 +48,13 @@ def mask(digits: str) -> str:
     return f"{digits[:7]}-{digits[7:9]}.{digits[9:13]}.{digits[13]}.{digits[14:16]}.{digits[16:]}"
 
 
+def spellings(digits: str) -> list[str]:
+    """Return every way in which a caller can have written 20 digits: bare, masked, with lost left zeros."""
+    masked = mask(digits)
+    zeros = len(masked[:6]) - len(masked[:6].lstrip("0"))
+    return [digits, *(masked[lost:] for lost in range(zeros + 1))]
+
+
 def check_digits(digits: str) -> str:
     """Return the two check digits that belong to 20 digits (whatever stands in their place)."""
     rest = digits[:7] + digits[9:] + "00"

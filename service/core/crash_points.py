@@ -27,6 +27,8 @@ Point: TypeAlias = Literal[
     "sweep.freed",  # an expired lease
     "sweep.listed",  # what to ring for is marked as rung for, and was not
     "janitor.removed",  # the objects of one page, and not the rest
+    "erasure.committed",  # the rows are gone, the answer and the objects are not
+    "erasure.removed",  # the objects of one page, and not the rest
     "canary.begun",  # after its commit; nothing is rung for, and what it stored before is not removed
 ]
 POINTS: tuple[Point, ...] = get_args(Point)

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _CONNECT_TIMEOUT_S = 2.0
 # A busy machine is no reason not to start; later on, who asks for a connection waits no longer than above.
 _START_TIMEOUT_S = 10.0

@@ -180,6 +180,32 @@ async def create_for_endpoints(
     )
 
 
+async def create_for_erased(
+    conn: Connection, job_id: UUID, *, event: str, payload: dict[str, Any], but: UUID
+) -> list[UUID]:
+    """Write one delivery for each place that waits for the end of a job which is about to be erased.
+
+    It belongs to no job: it outlives the one that it tells of.
+
+    Args:
+        but: the client who asked for the erasure.
+    """
+    return await _destinations(
+        conn,
+        """insert into deliveries (client_id, endpoint_id, webhook_url, event, payload)
+           select place.*, $2, $3::json from (
+               select distinct s.client_id, s.endpoint_id, s.webhook_url
+               from subscriptions s left join endpoints e on e.id = s.endpoint_id
+               where s.job_id = $1 and s.client_id <> $4 and e.disabled_at is null and e.deleted_at is null
+                 and coalesce(s.webhook_url, s.endpoint_id::text) is not null) place
+           returning destination, status""",
+        job_id,
+        event,
+        payload,
+        but,
+    )
+
+
 async def hurry(conn: Connection, subscription_id: UUID) -> list[UUID]:
     """Make what waits for its next round due now; return the destinations to ring for."""
     return await _destinations(
@@ -290,16 +316,40 @@ async def give_up_for_endpoint(conn: Connection, endpoint_id: UUID, reason: str)
     )
 
 
-async def forget(conn: Connection, *, job_ids: Sequence[UUID] = (), batch_ids: Sequence[UUID] = ()) -> None:
-    """Delete the deliveries of jobs and of batches, with their attempts."""
+async def count_of_jobs(conn: Connection, job_ids: Sequence[UUID], client_id: UUID | None) -> int:
+    """Return how many deliveries tell of jobs: a client's, or those of all clients when None."""
+    count: int = await conn.fetchval(
+        """select count(*) from deliveries
+           where job_id = any($1::uuid[]) and ($2::uuid is null or client_id = $2)""",
+        job_ids,
+        client_id,
+    )
+    return count
+
+
+async def forget(
+    conn: Connection,
+    *,
+    job_ids: Sequence[UUID] = (),
+    batch_ids: Sequence[UUID] = (),
+    client_id: UUID | None = None,
+) -> None:
+    """Delete the deliveries of jobs and of batches, with their attempts.
+
+    Args:
+        client_id: whose; None for those of all clients.
+    """
     await conn.execute(
         """with gone as (
-               select id from deliveries where job_id = any($1::uuid[])
-               union select id from deliveries where batch_id = any($2::uuid[])),
+               select id from deliveries
+               where job_id = any($1::uuid[]) and ($3::uuid is null or client_id = $3)
+               union select id from deliveries
+               where batch_id = any($2::uuid[]) and ($3::uuid is null or client_id = $3)),
            attempts as (delete from delivery_attempts where delivery_id in (select id from gone))
            delete from deliveries where id in (select id from gone)""",
         job_ids,
         batch_ids,
+        client_id,
     )
 
 

@@ -272,6 +272,12 @@ async def count(conn: Connection, job_id: UUID) -> Counts:
     return Counts(*row)
 
 
+async def count_of_process(conn: Connection, number: str) -> int:
+    """Return how many documents of a process are known."""
+    count: int = await conn.fetchval("select count(*) from documents where process_number = $1", number)
+    return count
+
+
 async def forget(conn: Connection, numbers: Collection[str]) -> list[str]:
     """Delete the documents of processes; return the keys of their objects, which no row knows then."""
     rows = await conn.fetch(
@@ -305,6 +311,14 @@ async def list_object_keys(conn: Connection, *, after: str, until: str | None) -
         until,
     )
     return [row["object_key"] for row in rows]
+
+
+async def list_known_keys(conn: Connection, object_keys: Sequence[str]) -> set[str]:
+    """Return those of the keys that a document names as its object's."""
+    rows = await conn.fetch(
+        "select object_key from documents where object_key = any($1::text[])", object_keys
+    )
+    return {row["object_key"] for row in rows}
 
 
 async def mark_missing(conn: Connection, object_key: str) -> bool:

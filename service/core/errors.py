@@ -38,6 +38,10 @@ class KeyReusedError(AutosError):
     """An idempotency key that belongs to another request."""
 
 
+class ErasedError(AutosError):
+    """An idempotency key whose answer was about a process that was erased since."""
+
+
 class JobFinalError(AutosError):
     """The job has ended already and cannot be cancelled."""
 

@@ -95,6 +95,11 @@ def disabled_event(endpoint: Endpoint) -> dict[str, Any]:
     )
 
 
+def erased_event(job_id: UUID, erasure_id: UUID, at: datetime) -> dict[str, Any]:
+    """Tell who waits for a job that it was erased with its process; the number is gone from here too."""
+    return _stored({"type": "process.erased", "timestamp": at, "erasure_id": erasure_id, "job_id": job_id})
+
+
 def batch_event(batch: Batch) -> dict[str, Any]:
     """Describe a batch of which every job has ended."""
     event = {
@@ -135,7 +140,7 @@ def body(
         for item in event.get("documents", ())
     ]
     sent = dict(event)
-    if "endpoint_id" not in event:
+    if not {"endpoint_id", "erasure_id"} & event.keys():
         sent["reference"] = reference
     if "process_number" in event:
         sent["documents_url"] = f"{settings.public_url}/processes/{event['process_number']}/files"

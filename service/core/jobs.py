@@ -17,6 +17,7 @@ from service.core import traceparent
 from service.core.db import Connection
 from service.core.documents import COUNT, Counts
 from service.core.errors import LeaseLostError, NotFoundError
+from service.core.news import CHANNEL
 from service.core.states import JobStatus, Priority
 from service.core.wishes import Filters
 
@@ -557,6 +558,49 @@ async def lock_to_cancel(conn: Connection, job_id: UUID) -> Job | None:
         job_id,
     )
     return None if row is None else from_row(row)
+
+
+# For an erasure ----------------------------------------------------------------------------------
+
+
+async def lock_of_process(conn: Connection, number: str) -> list[Job]:
+    """Lock all jobs of a process against everybody; nothing of a worker's is written before this ends."""
+    rows = await conn.fetch(
+        f"select {COLUMNS} from jobs where process_number = $1 order by id for update", number
+    )
+    return [from_row(row) for row in rows]
+
+
+async def leased_until(conn: Connection, number: str, *, lease_s: float) -> datetime:
+    """Return when the last lease that there can be of a process's jobs ends: `lease_s` from now, or later."""
+    at: datetime = await conn.fetchval(
+        """select greatest(now() + $2::interval, max(lease_until)) from jobs where process_number = $1""",
+        number,
+        timedelta(seconds=lease_s),
+    )
+    return at
+
+
+async def list_known(conn: Connection, ids: Collection[UUID]) -> set[UUID]:
+    """Return those of the ids that are jobs."""
+    rows = await conn.fetch("select id from jobs where id = any($1::uuid[])", list(ids))
+    return {row["id"] for row in rows}
+
+
+async def give_away(conn: Connection, ids: Sequence[UUID], client_id: UUID) -> None:
+    """Let those of the jobs that a client asked for first be those of the next who subscribed to them."""
+    await conn.execute(
+        """update jobs set client_id = (select s.client_id from subscriptions s where s.job_id = jobs.id
+                                        order by s.created_at, s.id limit 1)
+           where id = any($1::uuid[]) and client_id = $2""",
+        ids,
+        client_id,
+    )
+
+
+async def wake_waiting(conn: Connection, ids: Sequence[UUID]) -> None:
+    """Wake who waits for one of the jobs, with the commit: a deletion is told by no trigger."""
+    await conn.execute("select pg_notify($1, id::text) from unnest($2::uuid[]) as gone(id)", CHANNEL, ids)
 
 
 # For retention ------------------------------------------------------------------------------------

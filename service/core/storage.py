@@ -30,10 +30,16 @@ from service.core.settings import Settings
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
     from types_aiobotocore_s3.literals import BucketLocationConstraintType
-    from types_aiobotocore_s3.type_defs import ListMultipartUploadsOutputTypeDef
+    from types_aiobotocore_s3.type_defs import (
+        ListMultipartUploadsOutputTypeDef,
+        ListObjectVersionsOutputTypeDef,
+        ObjectIdentifierTypeDef,
+    )
 
 _DEFAULT_REGION = "us-east-1"
 _READ_BYTES = 128 * 1024
+# What stores answer that know no versions at all.
+_HAS_NO_VERSIONS = ("NotImplemented", "MethodNotAllowed")
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,18 @@ class ListedUpload:
     key: str
     initiated_at: datetime
     upload_id: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of an object, or the mark that the object was deleted.
+
+    Attributes:
+        id: None for an object as it stands, in a bucket that keeps no versions.
+    """
+
+    key: str
+    id: str | None = None
 
 
 @asynccontextmanager
@@ -207,12 +225,49 @@ class Storage:
 
     async def delete_many(self, keys: Sequence[str]) -> None:
         """Remove up to 1,000 objects with one call; those that are not there are no error."""
+        await self.delete_versions([Version(key) for key in keys])
+
+    async def delete_versions(self, versions: Sequence[Version]) -> None:
+        """Remove up to 1,000 versions with one call, for good; those that are not there are no error."""
+        named: list[ObjectIdentifierTypeDef] = [
+            {"Key": one.key} if one.id is None else {"Key": one.key, "VersionId": one.id} for one in versions
+        ]
         async with calling("delete_objects", within_s=self._patience.call_s):
             answer = await self._s3.delete_objects(
-                Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+                Bucket=self._bucket, Delete={"Objects": named, "Quiet": True}
             )
         if errors := answer.get("Errors"):
-            raise StorageUnavailableError(f"S3 delete_objects: {len(errors)} of {len(keys)} were not deleted")
+            raise StorageUnavailableError(
+                f"S3 delete_objects: {len(errors)} of {len(named)} were not deleted"
+            )
+
+    async def list_versions(self, prefix: str) -> AsyncIterator[list[Version]]:
+        """Yield all that there is below a prefix, by the page: each version, then what a plain listing shows.
+
+        A store without versions may refuse to list them, or say that there are none: the second tells then.
+        """
+        more: dict[str, str] = {}
+        while page := await self._page_of_versions(Bucket=self._bucket, Prefix=prefix, **more):
+            # The bytes of a bucket that keeps no versions have the id "null", and need none.
+            yield [
+                *(Version(one["Key"], _given(one["VersionId"])) for one in page.get("Versions", ())),
+                *(Version(one["Key"], one["VersionId"]) for one in page.get("DeleteMarkers", ())),
+            ]
+            if not page.get("IsTruncated"):
+                break
+            more = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]}
+        async for listed in self.list_objects(prefix):
+            yield [Version(one.key) for one in listed]
+
+    async def _page_of_versions(self, **request: Any) -> "ListObjectVersionsOutputTypeDef | dict[str, Any]":
+        try:
+            async with calling("list_object_versions", within_s=self._patience.call_s):
+                return await self._s3.list_object_versions(**request)
+        except StorageUnavailableError as error:
+            cause = error.__cause__
+            if isinstance(cause, ClientError) and error_code(cause) in _HAS_NO_VERSIONS:
+                return {}
+            raise
 
     async def list_objects(self, prefix: str) -> AsyncIterator[list[Listed]]:
         """Yield the objects below a prefix, a page at a time, in the order of their keys."""
@@ -355,6 +410,10 @@ class _Incoming:
             return
         if self.size_bytes > self._expected or (is_whole and self.size_bytes < self._expected):
             raise BadContentError(f"{self._expected} bytes were declared, {self.size_bytes} came")
+
+
+def _given(version_id: str) -> str | None:
+    return None if version_id == "null" else version_id
 
 
 def _is_missing(error: StorageUnavailableError) -> bool:

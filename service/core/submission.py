@@ -88,6 +88,9 @@ async def _submit(
     found = await _lock(conn, {wish.number for wish in wishes})
     most = most_active or settings.max_active_jobs
     created = await _create(conn, found.new_jobs(wishes, settings), client_id, most=most)
+    if refused := found.new - created.keys():
+        # Nobody asks for them any more, and nobody would ever forget them.
+        await processes.forget(conn, refused)
     met = [await _meet(conn, wish, found, created, settings) for wish in wishes]
     told = iter(await _subscribe(conn, [one for one in met if one is not None], client_id))
     too_many = TooManyActiveJobsError(f"you may have {most} active jobs at most")
@@ -115,6 +118,9 @@ async def retry(
         NotFoundError: no such job, or somebody else's.
         NothingToRetryError: it has not ended, or ended with every document.
     """
+    job = await jobs.get_for_client(conn, job_id, client_id)
+    # Looked up again under the lock: what was erased meanwhile must not be fetched again.
+    await processes.lock_known(conn, [job.process_number])
     job = await jobs.get_for_client(conn, job_id, client_id)
     if not job.status.is_final:
         raise NothingToRetryError("the job has not ended yet")
@@ -160,6 +166,7 @@ class _Found:
     active: dict[str, Job]
     latest: dict[str, Job]
     lacking: set[UUID]
+    new: set[str]
 
     def new_jobs(self, wishes: Sequence[Wish], settings: Settings) -> dict[str, NewJob]:
         """Return the jobs to be made, one for all wishes for the same process."""
@@ -190,7 +197,7 @@ class _Found:
 
 async def _lock(conn: Connection, numbers: set[str]) -> _Found:
     locked, new = await processes.lock(conn, numbers)
-    found = _Found({process.number: process for process in locked}, {}, {}, set())
+    found = _Found({process.number: process for process in locked}, {}, {}, set(), new)
     if known := numbers - new:
         found.active.update({job.process_number: job for job in await jobs.lock_active(conn, known)})
         idle = known - found.active.keys()

@@ -1,5 +1,6 @@
 """Subscriptions: one caller's interest in a job, with the webhook it wants to be told by."""
 
+from collections import defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
@@ -134,9 +135,14 @@ async def _find_same(conn: Connection, job_ids: Set[UUID], client_id: UUID) -> d
     return {_sameness(row): row["id"] for row in rows}
 
 
-async def forget(conn: Connection, job_ids: Sequence[UUID]) -> None:
-    """Delete the subscriptions to jobs, whose deliveries are gone."""
-    await conn.execute("delete from subscriptions where job_id = any($1::uuid[])", job_ids)
+async def forget(conn: Connection, job_ids: Sequence[UUID], client_id: UUID | None = None) -> None:
+    """Delete the subscriptions to jobs, whose deliveries are gone: all of them, or those of one client."""
+    await conn.execute(
+        """delete from subscriptions
+           where job_id = any($1::uuid[]) and ($2::uuid is null or client_id = $2)""",
+        job_ids,
+        client_id,
+    )
 
 
 async def is_anyone_told(conn: Connection, job_id: UUID) -> bool:
@@ -193,6 +199,17 @@ async def list_clients(conn: Connection, job_id: UUID) -> set[UUID]:
     """Return the clients that wait for the job."""
     rows = await conn.fetch("select distinct client_id from subscriptions where job_id = $1", job_id)
     return {row["client_id"] for row in rows}
+
+
+async def find_clients(conn: Connection, job_ids: Sequence[UUID]) -> dict[UUID, set[UUID]]:
+    """Return for each job the clients that subscribed to it."""
+    rows = await conn.fetch(
+        "select distinct job_id, client_id from subscriptions where job_id = any($1::uuid[])", job_ids
+    )
+    found = defaultdict[UUID, set[UUID]](set)
+    for row in rows:
+        found[row["job_id"]].add(row["client_id"])
+    return found
 
 
 async def webhook_state(conn: Connection, job_id: UUID, client_id: UUID) -> WebhookState:

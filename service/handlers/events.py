@@ -16,7 +16,7 @@ from service.contract import Operation
 from service.core import documents, job_lists, jobs, subscriptions
 from service.core.db import Connection
 from service.core.documents import Document
-from service.core.errors import DatabaseUnavailableError
+from service.core.errors import DatabaseUnavailableError, NotFoundError
 from service.core.jobs import Job
 from service.handlers.jobs import path_uuid
 from service.keys import (
@@ -102,6 +102,8 @@ async def _tell_on(
                     return
             if not await tell(opened):
                 return
+        except NotFoundError:
+            return  # it was erased: who comes again hears that there is no such job
         except DatabaseUnavailableError:
             await opened.show_life()
         with suppress(TimeoutError), request.app[LOAD].parked():

@@ -62,7 +62,7 @@ class _Limits(TypedDict):
     most_active: int | None
 
 
-_KEYED = (problems.KEY_IN_USE, problems.KEY_REUSED)
+_KEYED = (problems.KEY_IN_USE, problems.KEY_REUSED, problems.ERASED)
 _TOLD = ("Location", "Retry-After", "Idempotent-Replayed")
 
 Create = Callable[[Connection], Awaitable[Created]]

@@ -70,7 +70,7 @@ async def open_site(app: web.Application, *, port: int = 0) -> AsyncIterator[str
 async def _prepare(plan: Plan, environ: Mapping[str, str], secret: str) -> None:
     """Bring schema, client and key into the database; nothing changes when they are there."""
     client = ("--client", "sandbox", "--key", API_KEY, "--webhook-secret", secret)
-    scopes = ("--scopes", "read,write,operator")
+    scopes = ("--scopes", "read,write,operator,erase")
     for name, arguments in (
         ("db upgrade", ("db", "upgrade")),
         ("keys create", ("keys", "create", *client, *scopes)),

@@ -16,6 +16,7 @@ from aiohttp import web
 from openapi_spec_validator import validate
 
 from service.app import create_app
+from service.core import clients
 from service.core.settings import Settings
 from service.keys import OPENAPI
 from service.problems import CATALOGUE
@@ -130,7 +131,7 @@ async def test_no_request_made_from_it_is_answered_in_another_way_than_it_says(
 ) -> None:
     settings = make_settings(requests_per_minute=1_000_000)
     async with open_world(settings) as world:
-        caller = await world.caller()
+        caller = await world.caller(scopes=(*clients.SCOPES, clients.ERASE))
         async with world.http.get(f"{world.base_url}/openapi.json") as response:
             paths = (await response.json())["paths"]
         operations = [one for methods in paths.values() for one in methods]

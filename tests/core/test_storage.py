@@ -21,7 +21,7 @@ from aiohttp.test_utils import TestServer
 from service.core.errors import BadContentError, RefusedError, StorageUnavailableError
 from service.core.multipart import FREE_BYTES, ByteBudget, part_sizes, read_parts
 from service.core.s3_client import Patience, open_signer
-from service.core.storage import Storage, StoredObject, open_storage
+from service.core.storage import Storage, StoredObject, Version, open_storage
 from service.core.structured import finish, one_error_group
 from service.sandbox.s3 import S3Server
 from tests.core.s3_servers import (
@@ -39,6 +39,7 @@ from tests.core.s3_servers import (
     s3_settings,
     slow_down,
 )
+from tests.s3 import open_client
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -62,6 +63,20 @@ async def storage(server: S3Server) -> AsyncIterator[Storage]:
     """A storage with small parts, so that few bytes make a large document; it must leave nothing behind."""
     async with _open(server, upload_part_bytes=PART) as opened:
         await opened.ensure_bucket()
+        yield opened
+
+
+@pytest.fixture(scope="module")
+async def versioned(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Storage]:
+    """A bucket that keeps every version."""
+    enabled: Any = {"Status": "Enabled"}
+    async with (
+        open_server("moto", tmp_path_factory.mktemp("versioned")) as server,
+        _open(server, bucket="versioned") as opened,
+        open_client(s3_settings(server)) as s3,
+    ):
+        await opened.ensure_bucket()
+        await s3.put_bucket_versioning(Bucket="versioned", VersioningConfiguration=enabled)
         yield opened
 
 
@@ -646,3 +661,24 @@ async def test_memory_does_not_grow_with_the_document(tmp_path: Path) -> None:
         output, _ = await process.communicate()
     assert process.returncode == 0
     assert json.loads(output) < 40
+
+
+async def test_all_that_is_below_a_prefix_is_listed_whether_the_store_knows_versions_or_not(
+    storage: Storage,
+) -> None:
+    await _store(storage, _chunks(b"xy"))
+    found = [one async for page in storage.list_versions(KEY.rpartition("/")[0]) for one in page]
+    assert {*found} == {Version(KEY)}
+    await storage.delete_versions(found[:1])
+    assert not [one async for page in storage.list_versions(KEY) for one in page]
+
+
+async def test_every_version_goes_and_every_mark_of_a_deletion_with_it(versioned: Storage) -> None:
+    for body in (b"first", b"second"):
+        await _store(versioned, _chunks(body))
+    await versioned.delete(KEY)  # hides them
+    assert [one async for page in versioned.list_objects(KEY) for one in page] == []
+    found = [one async for page in versioned.list_versions(KEY) for one in page]
+    assert len({one.id for one in found}) == 3
+    await versioned.delete_versions(found)
+    assert not [one async for page in versioned.list_versions(KEY) for one in page]

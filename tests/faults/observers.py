@@ -64,6 +64,11 @@ class Observer:
         if status == 200:
             self._polled(job_id, status, answer)
 
+    async def erase(self, number: str) -> UUID | None:
+        """Erase a process; the erasure's id if the answer has one."""
+        status, answer = await self._call("DELETE", f"/processes/{number}")
+        return UUID(answer["id"]) if status == 202 else None
+
     async def poll(self, job_id: UUID) -> dict[str, Any]:
         """Look at a job; an empty dictionary when there was no answer."""
         status, answer = await self._call("GET", f"/jobs/{job_id}")

@@ -12,12 +12,13 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
-from service.core import canary
+from service.core import canary, object_keys
 from service.core.canary import Outcome
 from service.core.cnj import parse_process_number
 from service.core.crash_points import EXIT_STATUS, POINTS, Point
 from service.core.db import Database
 from service.core.settings import Settings
+from service.core.storage import open_storage
 from service.sandbox.cases import Special, special_number
 from service.sandbox.children import free_port
 from tests.conftest import MakeSettings
@@ -111,6 +112,7 @@ def test_every_point_stands_in_the_code_once() -> None:
 
 def test_every_point_is_tried_below() -> None:
     others = {"job.cancelled", "sweep.freed", "sweep.listed", "janitor.removed", "canary.begun"}
+    others |= {"erasure.committed", "erasure.removed"}
     assert {*API_POINTS, *RUN_POINTS, *DELIVERY_POINTS, *others} == set(POINTS)
 
 
@@ -204,6 +206,39 @@ async def test_a_janitor_that_dies_half_way_leaves_the_rest_to_the_next(stage: S
             await conn.execute("update chores set due_at = now()")
         await stage.crashed_worker("janitor.removed")
         await stage.assert_all_is_well()
+
+
+async def test_an_api_and_a_worker_that_die_in_mid_erasure_leave_the_rest_to_others(stage: Stage) -> None:
+    prefix, bucket = object_keys.prefix(parse_process_number(CASE)), stage.settings.bucket
+    async with stage.db.connection() as conn:
+        await conn.execute("update api_keys set scopes = '{read,write,erase}'")
+    async with stage.api("erasure.committed") as api:
+        await stage.caller.submit(CASE, stage.hook)
+        assert await stage.caller.erase(CASE) is None
+        assert await api.wait() == EXIT_STATUS
+    async with open_client(stage.settings) as s3:
+        await s3.create_multipart_upload(Bucket=bucket, Key=f"{prefix}a/large.pdf")
+        await _put_old_objects(stage.settings, f"{prefix}a/b.pdf", f"{prefix}a/c.pdf")
+        async with stage.db.connection() as conn:
+            assert await conn.fetchval("select count(*) from jobs") == 0
+            await conn.execute("update erasures set quiet_at = now(), next_look_at = now()")
+        await stage.crashed_worker("erasure.removed")
+        assert "Uploads" in await s3.list_multipart_uploads(Bucket=bucket, Prefix=prefix)
+        # The clock moves on to where the dead one's claim has run out.
+        async with stage.db.connection() as conn:
+            await conn.execute("update erasures set next_look_at = now()")
+        async with stage.worker():
+            async with asyncio.timeout(60):
+                while not await _is_erased(stage):
+                    await asyncio.sleep(0.05)
+        assert "Contents" not in await s3.list_objects_v2(Bucket=bucket, Prefix=prefix)
+    async with open_storage(stage.settings) as storage:
+        assert [one async for page in storage.list_uploads(prefix) for one in page] == []
+
+
+async def _is_erased(stage: Stage) -> bool:
+    async with stage.db.connection() as conn:
+        return bool(await conn.fetchval("select bool_and(finished_at is not null) from erasures"))
 
 
 async def test_a_canary_whose_worker_dies_as_it_begins_is_fetched_by_another(stage: Stage) -> None:

@@ -143,6 +143,20 @@ async def test_deliveries_that_tell_of_no_job_go_by_themselves(world: World, con
     assert (await _rows(world))["deliveries"] == 1
 
 
+async def test_a_canary_of_the_past_goes_and_the_present_one_stays(world: World, context: Context) -> None:
+    async with world.db.connection() as conn:
+        await conn.execute(
+            """insert into canaries (process_number, submitted_at)
+               values ($1, now() - interval '40 days'), ($2, now())""",
+            parse_process_number(OLD),
+            parse_process_number(YOUNG),
+        )
+    await _forget(context)
+    async with world.db.connection() as conn:
+        left = await conn.fetchval("select array_agg(process_number) from canaries")
+    assert left == [parse_process_number(YOUNG)]
+
+
 async def test_who_asks_for_a_process_as_it_is_forgotten_has_it_fetched_anew(
     world: World, context: Context
 ) -> None:

@@ -1,0 +1,38 @@
+-- From release 0.1.0 to 0.2.0. A process of 0.1.0 can work on it too.
+insert into schema_version (version, serves_from) values (2, 1);
+
+-- The erasure of a process: its receipts, a scope for keys, and batches that go on without what was erased.
+alter table api_keys drop constraint api_keys_scopes_check,
+    add constraint api_keys_scopes_check check (scopes <@ '{read,write,operator,erase}' and scopes <> '{}');
+alter table batches add column past_sequence bigint not null default 0;
+alter table batch_items alter column process_number drop not null,
+    drop constraint batch_items_outcome_check,
+    drop constraint refused_has_no_job,
+    add constraint batch_items_outcome_check
+        check (outcome in ('created', 'joined', 'cached', 'refused', 'erased')),
+    add constraint refused_has_no_job check ((outcome in ('refused', 'erased')) = (job_id is null)),
+    add constraint erased_names_nothing check (
+        (outcome = 'erased') = (process_number is null) and (outcome <> 'erased' or reference is null)
+    );
+create index batch_items_refused on batch_items (process_number) where outcome = 'refused';
+create index idempotency_keys_by_id on idempotency_keys (right(location, 36));
+create table erasures (
+    id             uuid        primary key default gen_random_uuid(),
+    client_id      uuid        not null references clients,
+    of_everyone    boolean     not null,
+    process_number text        check (process_number ~ '^[0-9]{20}$'),
+    proof          text        not null check (proof like '$scrypt$%'),
+    counts         jsonb       not null,
+    requested_at   timestamptz not null default now(),
+    quiet_at       timestamptz not null,
+    next_look_at   timestamptz not null default now(),
+    finished_at    timestamptz,
+
+    constraint finished_names_nothing check ((finished_at is null) = (process_number is not null)),
+    constraint finished_when_quiet check (finished_at >= quiet_at)
+);
+create index erasures_pending on erasures (next_look_at) where finished_at is null;
+-- Left by submissions that were refused for too many active jobs: a number that nobody had asked for in the end.
+delete from processes p
+where not exists (select from jobs where process_number = p.number)
+  and not exists (select from documents where process_number = p.number);
