@@ -25,12 +25,16 @@ from service.core.s3_client import (
     open_client,
     open_signer,
 )
+from service.core.s3_encryption import Encryption, encryption_of
 from service.core.settings import Settings
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
     from types_aiobotocore_s3.literals import BucketLocationConstraintType
     from types_aiobotocore_s3.type_defs import ListMultipartUploadsOutputTypeDef
+
+MOST_AT_ONCE = 1000
+"""Objects that one call removes."""
 
 _DEFAULT_REGION = "us-east-1"
 _READ_BYTES = 128 * 1024
@@ -80,6 +84,7 @@ async def open_storage(settings: Settings, *, patience: Patience = PATIENCE) -> 
             region=settings.aws_region,
             patience=patience,
             connections=settings.downloads_per_worker,
+            encryption=encryption_of(settings),
         ) as quick_put,
     ):
         yield Storage(s3, signer, quick_put, settings, patience)
@@ -106,6 +111,7 @@ class Storage:
         self._bucket = settings.bucket
         self._region = settings.aws_region
         self._link_ttl_s = settings.link_ttl_s
+        self._encryption = encryption_of(settings)
         self._part_bytes = settings.upload_part_bytes
         self._public_url = settings.s3_public_url or endpoint_url(settings)
         self.budget = ByteBudget(settings.upload_buffer_bytes)
@@ -160,13 +166,19 @@ class Storage:
                     Body=only.as_body(),
                     ContentType=media_type,
                     ChecksumSHA256=base64.b64encode(sha256).decode(),
+                    **self._encryption.options,
                 )
         finally:
             only.release()
 
     async def _upload(self, key: str, first: Part, others: AsyncIterator[Part], media_type: str) -> None:
         async with open_upload(
-            self._s3, self._bucket, key, media_type=media_type, patience=self._patience
+            self._s3,
+            self._bucket,
+            key,
+            media_type=media_type,
+            patience=self._patience,
+            encryption=self._encryption,
         ) as (upload, group):
             await upload.begin(first, group)
             async for part in others:
@@ -200,13 +212,19 @@ class Storage:
             raise
         return True
 
+    async def find_encryption(self, key: str) -> Encryption:
+        """Return how the store says that it has encrypted an object."""
+        async with calling("head_object", within_s=self._patience.call_s):
+            answer = await self._s3.head_object(Bucket=self._bucket, Key=key)
+        return Encryption(answer.get("ServerSideEncryption"), answer.get("SSEKMSKeyId"))
+
     async def delete(self, key: str) -> None:
         """Remove the object; one that is not there is no error."""
         async with calling("delete_object", within_s=self._patience.call_s):
             await self._s3.delete_object(Bucket=self._bucket, Key=key)
 
     async def delete_many(self, keys: Sequence[str]) -> None:
-        """Remove up to 1,000 objects with one call; those that are not there are no error."""
+        """Remove up to `MOST_AT_ONCE` objects with one call; those that are not there are no error."""
         async with calling("delete_objects", within_s=self._patience.call_s):
             answer = await self._s3.delete_objects(
                 Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}

@@ -14,6 +14,7 @@ from service.dashboard.entrance import signed_in
 from service.dashboard.pages import render
 from service.handlers.documents import document_of, get_content
 from service.keys import ARCHIVES, STORAGE
+from service.noting import note_access
 from service.problems import ProblemError
 
 _PDF = "application/pdf"
@@ -37,11 +38,15 @@ log = logging.getLogger(__name__)
 async def show_document(request: web.Request) -> web.Response:
     """Show what is known of a document, and the document in a frame when browsers can show it."""
     document = await document_of(request)
+    frame = _frame(request, document)
+    # What is not framed from the store is noted when it is sent.
+    if frame and _media_type(document) == _PDF:
+        await note_access(request, "document.preview", document.id)
     return render(
         request,
         "document.html",
         document=document,
-        frame=_frame(request, document),
+        frame=frame,
         is_sandboxed=_media_type(document) != _PDF,
     )
 
@@ -63,6 +68,7 @@ async def send_preview(request: web.Request) -> web.StreamResponse:
     async with request.app[ARCHIVES]:
         chunks = request.app[STORAGE].read(document.object_key)
         first = await anext(chunks, b"")  # a store that is away is a proper error as long as nothing was sent
+        await note_access(request, "document.preview", document.id)
         try:
             # Who does not read keeps his place so long and no longer.
             async with asyncio.timeout(_TIMEOUT_S):

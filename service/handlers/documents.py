@@ -15,6 +15,7 @@ from service.core.errors import PortalError, PortalPausedError, RefusedError, St
 from service.core.storage import Storage
 from service.handlers.jobs import path_uuid
 from service.keys import CLIENT, DATABASE, PORTAL, PORTAL_LIMIT, SETTINGS, STORAGE, TEXTS
+from service.noting import note_access
 from service.problems import ProblemError
 from service.request_schemas import NoQuery
 from service.requests import read_query
@@ -42,6 +43,7 @@ async def get_content(request: web.Request) -> web.Response:
         async with request.app[DATABASE].connection() as conn:
             await documents.mark_missing(conn, document.object_key)
         raise ProblemError(problems.GONE)
+    await note_access(request, "document.content", document.id)
     name = documents.file_name(document.name, document.object_key)
     link = request.app[STORAGE].presign(document.object_key, filename=name, now=datetime.now(UTC))
     # The link is signed as it stands: encoding it again would break the signature.
@@ -58,6 +60,7 @@ async def get_text(request: web.Request) -> web.Response:
         raise ProblemError(problems.OVERLOADED, headers=_AGAIN)
     async with request.app[TEXTS]:
         text = await _read_text(request, document)
+    await note_access(request, "document.text", document.id)
     return web.Response(text=text, content_type="text/plain", headers={"Cache-Control": "private, no-store"})
 
 
