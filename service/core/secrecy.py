@@ -1,6 +1,6 @@
 """What is too secret for a client, and what may be told of it all the same.
 
-A document is as secret as the higher of its own level and that of its process; both are read with it, each time.
+A document is as secret as the higher of its own level and that of its process; both are read each time.
 Of what is too secret may be told that it is there, how far it has come, and how much of it there is in all.
 """
 

@@ -65,10 +65,10 @@ async def send_preview(request: web.Request) -> web.StreamResponse:
         raise ProblemError(problems.OVERLOADED, headers={"Retry-After": _RETRY_AFTER_S})
     # Its letters are told of by a `charset` of its own, or by the document itself.
     response = web.StreamResponse(headers={**_HARMLESS, "Content-Type": document.media_type or ""})
+    await note_access(request, "document.preview", document.id)
     async with request.app[ARCHIVES]:
         chunks = request.app[STORAGE].read(document.object_key)
         first = await anext(chunks, b"")  # a store that is away is a proper error as long as nothing was sent
-        await note_access(request, "document.preview", document.id)
         try:
             # Who does not read keeps his place so long and no longer.
             async with asyncio.timeout(_TIMEOUT_S):

@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from functools import partial
 
 from aiohttp import web
@@ -74,16 +75,22 @@ async def get_archive(request: web.Request) -> web.StreamResponse:
 
 
 async def _send(request: web.Request, job: Job, entries: Sequence[Entry]) -> web.StreamResponse:
-    chunks, name = archive(entries), cnj.mask(job.process_number)
-    first = await anext(chunks)  # an S3 that is away is a proper error as long as nothing was sent
-    await note_access(request, "job.archive", job.id, len(entries))
+    async with aclosing(archive(entries)) as chunks:
+        first = await anext(chunks)  # an S3 that is away is a proper error as long as nothing was sent
+        await note_access(request, "job.archive", job.id, len(entries))
+        return await _send_chunks(request, cnj.mask(job.process_number), first, chunks)
+
+
+async def _send_chunks(
+    request: web.Request, name: str, first: bytes, others: AsyncIterator[bytes]
+) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Cache-Control": "private, no-store"})
     response.content_type = "application/zip"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.zip"'
     try:
         await response.prepare(request)
         await _write(response, first)
-        async for chunk in chunks:
+        async for chunk in others:
             await _write(response, chunk)
         await response.write_eof()
     except (StorageUnavailableError, OSError) as error:

@@ -161,8 +161,8 @@ async def _write_down(context: Context, job: Job, ledger: Ledger, record: Proces
     record_it = _record_sealed if is_sealed else _record_list
     listed = await ledger.while_leased(lambda: record_it(context, job, record))
     crash_point("job.listed")
-    # The level first, from which on no links are given. Then the objects, with which those given end. The rows
-    # last: they are what says to the next run, or to the janitor, which objects are still to be removed.
+    # The level first: from here on no links are given. Then the objects, with which those given before end.
+    # The rows last: they are what says to the next run, or to the janitor, which objects are still to go.
     for start in range(0, len(listed.too_secret), MOST_AT_ONCE):
         keys = listed.too_secret[start : start + MOST_AT_ONCE]
         await context.storage.delete_many(keys)
