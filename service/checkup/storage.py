@@ -58,7 +58,7 @@ async def _probe(storage: Storage, settings: Settings) -> Findings:
         link = storage.presign(key, filename="checkup.bin", now=datetime.now(UTC), ttl_s=60)
         found = [
             await _stored(storage, key),
-            await _encryption(storage, key, settings),
+            await judge_encryption(storage, key, settings),
             await _link(link, content, settings),
             await _listing(storage),
         ]
@@ -81,16 +81,18 @@ async def _stored(storage: Storage, key: str) -> Finding:
     return ok("bucket write", "an object was stored, and is there")
 
 
-async def _encryption(storage: Storage, key: str, settings: Settings) -> Finding:
-    """Hold what the store says of an object against what it was asked for."""
+async def judge_encryption(storage: Storage, key: str, settings: Settings) -> Finding:
+    """Hold what the store says of an object against what it was asked for.
+
+    That it says so is all that can be known from outside: there are stores that repeat what they were asked.
+    """
     asked = encryption_of(settings)
     try:
         found = await storage.find_encryption(key)
     except StorageUnavailableError as error:
         return wrong("encryption", f"it cannot be looked at ({error}): {_RIGHTS}")
     if asked.algorithm is None:
-        words = f"left to the bucket, which uses {found.algorithm or 'none that it tells of'}"
-        return ok("encryption", words)
+        return ok("encryption", f"left to the bucket, which says {found.algorithm or 'nothing'} of it")
     if found.algorithm != asked.algorithm:
         words = f"the store took an object and does not say that it encrypts it with {asked.algorithm}"
         return wrong("encryption", f"{words}: can it do so? AUTOS_S3_ENCRYPTION asks for it")

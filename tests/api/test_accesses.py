@@ -193,7 +193,7 @@ async def test_nothing_is_changed_and_only_what_is_old_is_forgotten(
     ):
         with pytest.raises(asyncpg.RaiseError, match="append only"):
             await conn.execute(statement)
-    forgotten = []
+    forgotten = list[int]()
     while not forgotten or forgotten[-1]:
         async with conn.transaction():
             forgotten.append(await accesses.forget_old(conn, days=60, limit=1))

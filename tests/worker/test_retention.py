@@ -163,3 +163,18 @@ async def test_who_asks_for_a_process_as_it_is_forgotten_has_it_fetched_anew(
         await world.until("select exists (select from pg_stat_activity where wait_event_type = 'Lock')")
     await asking
     assert (await caller.wait_until_final(OLD))["status"] == "completed"
+
+
+@pytest.mark.parametrize(("days", "left"), [(None, 2), (30, 1)])
+async def test_accesses_are_forgotten_by_an_age_of_their_own(api: World, days: int | None, left: int) -> None:
+    caller = await api.caller()
+    async with api.db.connection() as conn:
+        await conn.execute(
+            """insert into accesses (at, client_id, action, subject, documents)
+               select now() - age, $1, 'job.files', gen_random_uuid(), 1
+               from unnest('{29 days, 31 days}'::interval[]) age""",
+            caller.client.id,
+        )
+        async with open_context(api.settings.model_copy(update={"audit_days": days})) as context:
+            await Janitor(context).clean()
+        assert await conn.fetchval("select count(*) from accesses") == left
