@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel
 from yarl import URL
 
-from service.core import cnj
+from service.core import cnj, secrecy
 from service.core.batches import Batch, Item
 from service.core.clients import Client
 from service.core.deliveries import message_id
@@ -85,13 +85,19 @@ def document_answers(
     storage: Storage,
     presigned: bool = True,
 ) -> list[DocumentAnswer]:
-    """Show documents, newest first; without links what is too secret for the client.
+    """Show documents, newest first; what is too secret for the client without links, and as `secrecy` has it.
 
     Up to 100 documents carry a presigned `download_url`; above that it is the stable redirect, because
     signing thousands of links would hold up everybody else.
     """
     at = datetime.now(UTC) if presigned and len(documents) <= MOST_DOCUMENTS else None
-    return [_document(document, client, settings, storage, at) for document in documents]
+    most = settings.secrecy_ceiling(client.max_secrecy)
+    return [_document(document, settings, storage, at) for document in secrecy.shown(documents, most=most)]
+
+
+def count_links(documents: Sequence[DocumentAnswer]) -> int:
+    """Return to how many of the documents there is a link."""
+    return sum(document.content_url is not None for document in documents)
 
 
 def status_answer(
@@ -283,11 +289,10 @@ def without_query(url: str | None) -> str | None:
 
 
 def _document(
-    document: Document, client: Client, settings: Settings, storage: Storage, now: datetime | None
+    document: Document, settings: Settings, storage: Storage, now: datetime | None
 ) -> DocumentAnswer:
     content_url = download_url = None
-    may_have = client.may_have(document.secrecy_level, settings)
-    if may_have and document.status is DocumentStatus.AVAILABLE and document.object_key is not None:
+    if document.status is DocumentStatus.AVAILABLE and document.object_key is not None:
         content_url = download_url = f"{settings.public_url}/documents/{document.id}/content"
         if now is not None:
             name = file_name(document.name, document.object_key)

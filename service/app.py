@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from service.access import log_access, tell_request_id
+from service.core.accesses import AccessLog
 from service.core.db import open_database
 from service.core.key_ring import KeyRing
 from service.core.news import open_news
@@ -41,6 +42,7 @@ from service.handlers import (
     webhooks,
 )
 from service.keys import (
+    ACCESSES,
     ARCHIVES,
     DATABASE,
     DRAINING,
@@ -109,6 +111,7 @@ def create_app(settings: Settings, *, silence_s: float = SILENCE_S) -> web.Appli
         [
             _opened(DATABASE, partial(open_database, patience_s=_DATABASE_PATIENCE_S)),
             _lookups,
+            _accesses,
             _opened(NEWS, open_news),
             _opened(QUEUE, open_queue),
             _submissions,
@@ -185,6 +188,11 @@ def _webhook_routes(at: str) -> list[web.RouteDef]:
 
 async def _lookups(app: web.Application) -> AsyncIterator[None]:
     app[LOOKUPS] = Lookups(app[DATABASE])
+    yield
+
+
+async def _accesses(app: web.Application) -> AsyncIterator[None]:
+    app[ACCESSES] = AccessLog(app[DATABASE], link_ttl_s=app[SETTINGS].link_ttl_s)
     yield
 
 

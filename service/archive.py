@@ -5,7 +5,7 @@ Documents are stored, not compressed: most of them are compressed already.
 
 import hashlib
 import zipfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import IO, cast
@@ -26,7 +26,7 @@ class Entry:
     open: Callable[[], AsyncIterator[bytes]]
 
 
-async def archive(entries: Sequence[Entry]) -> AsyncIterator[bytes]:
+async def archive(entries: Sequence[Entry]) -> AsyncGenerator[bytes, None]:
     """Yield the archive, a chunk at a time.
 
     Raises:

@@ -1,16 +1,21 @@
 """The operator's commands: keys, clients, the database, and a look at everything."""
 
 import argparse
+import csv
 import dataclasses
 import logging
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import orjson
 from pydantic import ValidationError
 
 from service.core import (
+    accesses,
     audit,
     clients,
     cnj,
@@ -105,7 +110,57 @@ async def seal_secrets(settings: Settings, _arguments: argparse.Namespace) -> No
 
 
 async def show_audit(settings: Settings, arguments: argparse.Namespace) -> None:
-    """Show the newest entries of the audit log."""
+    """Show the newest entries of the audit log or of the accesses, or export them."""
+    if arguments.export:
+        await _export(settings, arguments)
+    elif arguments.accesses:
+        await _show_accesses(settings, arguments)
+    else:
+        await _show_audit_log(settings, arguments)
+
+
+async def _export(settings: Settings, arguments: argparse.Namespace) -> None:
+    log = accesses if arguments.accesses else audit
+    write = _write_csv(log.EXPORTED) if arguments.format == "csv" else _write_json
+    # A connection without the bounds of the service's: who reads may take his time.
+    async with db.open_connection(settings) as conn:
+        found = log.export(conn, client=arguments.client, since=arguments.since, until=arguments.until)
+        async with aclosing(found) as entries:
+            async for entry in entries:
+                write(entry)
+
+
+def _write_json(entry: Mapping[str, Any]) -> None:
+    # asyncpg has a UUID class of its own, which orjson does not know.
+    print(orjson.dumps(entry, default=str, option=orjson.OPT_UTC_Z).decode())
+
+
+def _write_csv(names: Sequence[str]) -> Callable[[Mapping[str, Any]], None]:
+    """Write the line of names; return what writes the others."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(names)
+
+    def write(entry: Mapping[str, Any]) -> None:
+        writer.writerow([_csv_value(entry[name]) for name in names])
+
+    return write
+
+
+def _csv_value(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return orjson.dumps(value).decode() if isinstance(value, dict) else value
+
+
+async def _show_accesses(settings: Settings, arguments: argparse.Namespace) -> None:
+    async with db.open_database(settings) as database, database.connection() as conn:
+        for one in await accesses.list_latest(conn, client=arguments.client, limit=arguments.limit):
+            key = f"key {one.key_id} of {one.key_client}" if one.key_id else "webhook"
+            said = f"{one.at:%Y-%m-%d %H:%M:%S}  {one.action:18} {one.subject}  {one.documents:5}"
+            print(f"{said}  {one.client} ({key})  {one.request_id or ''}".rstrip())
+
+
+async def _show_audit_log(settings: Settings, arguments: argparse.Namespace) -> None:
     async with db.open_database(settings) as database, database.connection() as conn:
         for one in await audit.list_latest(conn, client=arguments.client, limit=arguments.limit):
             who = f"{one.client} (key {one.key_id})" if one.key_id else one.client
@@ -242,6 +297,14 @@ def _level(text: str) -> int | None:
     return int(text)
 
 
+def _time(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("should be like 2026-03-02T12:00:00Z") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if not 0 < number < 2**31:
@@ -262,6 +325,14 @@ def add_commands(parser: argparse.ArgumentParser) -> "Commands":
     Each leaves its function in `run`; what that returns is the exit status, 0 for None.
     """
     commands = parser.add_subparsers(title="commands (without one, the API is served)")
+    for add in (_add_keys, _add_clients, _add_secrets, _add_audit, _add_erasures, _add_database):
+        add(commands)
+    doctor = commands.add_parser("doctor", help="look at every dependency and setting, and say what is wrong")
+    doctor.set_defaults(run=check_up, say_refused=_find_refused_settings)
+    return commands
+
+
+def _add_keys(commands: "Commands") -> None:
     keys = commands.add_parser("keys", help="API keys").add_subparsers(required=True)
     create = keys.add_parser("create", help="create a key, and its client when it is new")
     create.add_argument("--client", required=True, help="the client's name")
@@ -283,6 +354,9 @@ def add_commands(parser: argparse.ArgumentParser) -> "Commands":
     revoke = keys.add_parser("revoke", help="revoke a key")
     revoke.add_argument("id")
     revoke.set_defaults(run=revoke_key)
+
+
+def _add_clients(commands: "Commands") -> None:
     described = commands.add_parser("clients", help="clients and their limits").add_subparsers(required=True)
     described.add_parser("list", help="list the clients").set_defaults(run=list_clients)
     limit = described.add_parser("limit", help="set a client's limits; left out: as in the settings")
@@ -303,20 +377,24 @@ def add_commands(parser: argparse.ArgumentParser) -> "Commands":
         "--grace-hours", type=_hours, default=24, help="how long the old one signs too (default: 24)"
     )
     rotate_own.set_defaults(run=rotate_secret)
+
+
+def _add_secrets(commands: "Commands") -> None:
     secrets = commands.add_parser("secrets", help="secrets at rest").add_subparsers(required=True)
     secrets.add_parser("new-key", help="make a key for AUTOS_SECRET_KEYS").set_defaults(run=new_secret_key)
     secrets.add_parser("seal", help="seal every secret with the first key").set_defaults(run=seal_secrets)
-    log = commands.add_parser("audit", help="show the newest entries of the audit log")
+
+
+def _add_audit(commands: "Commands") -> None:
+    log = commands.add_parser("audit", help="show the newest entries of the audit log, or export all of them")
+    log.add_argument("--accesses", action="store_true", help="of the log of accesses to documents instead")
     log.add_argument("--client", help="of this client only")
     log.add_argument("--limit", type=_positive, default=50, help="how many (default: 50)")
+    log.add_argument("--export", action="store_true", help="write all entries, the oldest first")
+    log.add_argument("--since", type=_time, help="export those from this time on, as in 2026-03-02T12:00:00Z")
+    log.add_argument("--until", type=_time, help="export those before this time")
+    log.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="of the export (jsonl)")
     log.set_defaults(run=show_audit)
-    _add_erasures(commands)
-    database = commands.add_parser("db", help="the database").add_subparsers(required=True)
-    database.add_parser("upgrade", help="create the schema, or bring it up to date").set_defaults(run=upgrade)
-    database.add_parser("status", help="show what it holds").set_defaults(run=show_database)
-    doctor = commands.add_parser("doctor", help="look at every dependency and setting, and say what is wrong")
-    doctor.set_defaults(run=check_up, say_refused=_find_refused_settings)
-    return commands
 
 
 def _add_erasures(commands: "Commands") -> None:
@@ -328,3 +406,9 @@ def _add_erasures(commands: "Commands") -> None:
     check.add_argument("id", type=UUID)
     check.add_argument("number", help="process number, masked or its 20 digits")
     check.set_defaults(run=check_erasure)
+
+
+def _add_database(commands: "Commands") -> None:
+    database = commands.add_parser("db", help="the database").add_subparsers(required=True)
+    database.add_parser("upgrade", help="create the schema, or bring it up to date").set_defaults(run=upgrade)
+    database.add_parser("status", help="show what it holds").set_defaults(run=show_database)

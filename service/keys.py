@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from service.core.accesses import AccessLog
 from service.core.clients import Client
 from service.core.db import Database
 from service.core.key_ring import KeyRing
@@ -41,6 +42,7 @@ SILENCE = web.AppKey("silence", float)
 RATE_LIMIT = web.AppKey("rate_limit", RateLimit)
 LOAD = web.AppKey("load", Load)
 LOOKUPS = web.AppKey("lookups", Lookups)
+ACCESSES = web.AppKey("accesses", AccessLog)
 SUBMISSIONS = web.AppKey("submissions", Submissions)
 PORTAL = web.AppKey("portal", Portal)
 PORTAL_LIMIT = web.AppKey("portal_limit", PortalLimit)

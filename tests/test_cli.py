@@ -2,11 +2,14 @@
 
 import argparse
 import asyncio
+import csv
+import io
+import json
 import os
 import re
 import sys
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -14,7 +17,7 @@ import asyncpg
 import pytest
 
 from service.commands import add_commands
-from service.core import clients, signing, signing_secrets
+from service.core import accesses, audit, clients, signing, signing_secrets
 from service.core.db import SCHEMA_VERSION
 from service.core.errors import SecretUnreadableError
 from service.core.key_ring import KeyRing, new_key
@@ -390,3 +393,50 @@ async def test_a_receipt_says_which_process_it_is_about_to_who_knows_it(
     assert other == (1, "this receipt is about another process\n")
     _, listed = await ran("erasures", "list")
     assert (erasure_id in listed, CASE[:7] in listed) == (True, False)
+
+
+async def test_both_logs_are_exported_from_the_first_entry_to_the_last(
+    api: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caller = await api.caller("acme")
+    document_id, other = uuid4(), (await api.caller("other")).client.id
+    async with api.db.connection() as conn:
+        await audit.note(
+            conn, caller.client.id, "endpoint.created", key_id="k1", details={"url": "https://a/"}
+        )
+        await conn.executemany(
+            """insert into accesses (at, client_id, key_id, action, subject, documents, request_id)
+               values ($1::timestamptz, $2, $3, 'document.content', $4, 1, 'r,"1')""",
+            [
+                (datetime(2026, 3, day, 12, tzinfo=UTC), client_id, caller.key.split("_")[2], document_id)
+                for day, client_id in ((1, caller.client.id), (2, other), (3, caller.client.id))
+            ],
+        )
+    export = ("audit", "--export", "--accesses")
+    whole = await run(api.settings, *export)
+    assert (whole.status, whole.err) == (0, "")
+    lines = [json.loads(line) for line in whole.out.splitlines()]
+    assert [(one["at"], one["client"], one["key_client"]) for one in lines] == [
+        ("2026-03-01T12:00:00Z", "acme", "acme"),
+        ("2026-03-02T12:00:00Z", "other", "acme"),
+        ("2026-03-03T12:00:00Z", "acme", "acme"),
+    ]
+
+    async def said(*arguments: str) -> str:
+        parser = argparse.ArgumentParser()
+        add_commands(parser)
+        parsed = parser.parse_args(arguments)
+        await parsed.run(api.settings, parsed)
+        return capsys.readouterr().out
+
+    between = ("--since", "2026-03-02T12:00:00Z", "--until", "2026-03-03T12:00:00", "--format", "csv")
+    names, *rows = csv.reader(io.StringIO(await said(*export, *between)))
+    assert tuple(names) == accesses.EXPORTED
+    assert [dict(zip(names, row, strict=True))["at"] for row in rows] == ["2026-03-02T12:00:00+00:00"]
+    assert rows[0][-1] == 'r,"1'
+    assert len((await said(*export, "--client", "other")).splitlines()) == 1
+    log = json.loads(await said("audit", "--export"))
+    assert (log["action"], log["details"]) == ("endpoint.created", {"url": "https://a/"})
+    assert f"document.content   {document_id}" in await said("audit", "--accesses", "--limit", "1")
+    with pytest.raises(SystemExit):
+        await said("audit", "--export", "--since", "yesterday")

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from service.core import clients, erasing, overview, pulse, retention
+from service.core import accesses, clients, documents, erasing, overview, pulse, retention
 from service.core.db import open_database
 from service.core.erasing import Order
 from service.core.settings import Settings
@@ -179,6 +179,8 @@ async def test_forgetting_walks_over_what_it_forgets_alone(full: Settings, books
         assert await retention.forget_batches(conn, ended_before=now) == 0
         assert await retention.forget_jobs(conn, ended_before=now - 99 * day, after=None)
         await retention.forget_other_deliveries(conn, ended_before=now)
+        assert await documents.list_too_secret(conn, most=0, limit=1000) == []
+        assert await accesses.forget_old(conn, days=30, limit=1000) == 0
     assert not _walks(await books.read(), tasks=2)
 
 

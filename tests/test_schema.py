@@ -127,7 +127,7 @@ async def test_an_upgrade_lets_others_through_to_a_table_in_use_and_tries_again(
     async with database_of(1, postgres_url) as url, connection(url) as user, connection(url) as looking:
         in_use = user.transaction()
         await in_use.start()
-        await user.execute("lock table clients, processes, documents, audit_log in access share mode")
+        await user.execute(f"lock table {', '.join(await columns_of(user))} in access share mode")
         upgrading = asyncio.create_task(upgrade(url))
         waiting = """select count(*) from pg_stat_activity
                      where datname = current_database() and wait_event_type = 'Lock'"""

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
+from service.core.accesses import AccessLog
 from service.core.db import Database, open_database
 from service.core.key_ring import KeyRing
 from service.core.outbound import Outbound, open_outbound
@@ -66,6 +67,7 @@ class Context:
     storage: Storage
     outbound: Outbound
     outbox: Outbox
+    accesses: AccessLog
     destinations: Destinations
     downloads: Places
     claims: Claims
@@ -92,6 +94,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             storage=await stack.enter_async_context(open_storage(settings)),
             outbound=await stack.enter_async_context(open_outbound(settings)),
             outbox=Outbox(db, KeyRing(settings.key_ring), settings),
+            accesses=AccessLog(db, link_ttl_s=settings.link_ttl_s),
             destinations=Destinations(
                 places=settings.deliveries_per_worker, slow_places=settings.slow_deliveries_per_worker
             ),

@@ -1,4 +1,4 @@
-"""The janitor: removes from S3 what no row knows, and tells the rows what S3 has lost.
+"""The janitor: removes from S3 what no row knows or what is too secret, and tells the rows what S3 has lost.
 
 What killed or abandoned runs leave behind is found here and nowhere else. Nothing younger than a day is
 touched: by then no run that might still write its row can hold its lease.
@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
 
-from service.core import canary, chores, documents, idempotency, retention
+from service.core import accesses, canary, chores, documents, idempotency, retention
 from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.errors import DatabaseUnavailableError, StorageUnavailableError
-from service.core.storage import Listed
+from service.core.storage import MOST_AT_ONCE, Listed
 from worker.context import Context, wait_for
 
 PREFIX = "processes/"
@@ -22,6 +22,7 @@ _MIN_AGE = timedelta(days=1)
 _LOOK_EVERY_S = 60.0
 # Between two steps of forgetting: whoever works has the database for himself most of the time.
 _BREATH_S = 0.05
+_ACCESSES_AT_ONCE = 2000
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,9 @@ class Janitor:
             await idempotency.forget_old(conn)
         if days := self._context.settings.retention_days:
             await self.forget_ended(before=datetime.now(UTC) - timedelta(days=days))
+        if days := self._context.settings.audit_days:
+            await self._step_by_step(partial(accesses.forget_old, days=days, limit=_ACCESSES_AT_ONCE))
+        await self.remove_too_secret()
         removed, lost = 0, 0
         async for listed, known in self._compare():
             if known and not listed:
@@ -96,6 +100,22 @@ class Janitor:
             if not found:
                 return
             await wait_for(stopping, _BREATH_S)
+
+    async def remove_too_secret(self) -> None:
+        """Let go what is more secret than this system may have: what a run left behind, or a lower ceiling.
+
+        The rows last: they are what says which objects are still to be removed.
+        """
+        context, most = self._context, self._context.settings.max_secrecy
+        while not context.stopping.is_set():
+            async with context.db.connection() as conn:
+                keys = await documents.list_too_secret(conn, most=most, limit=MOST_AT_ONCE)
+            if not keys:
+                return
+            await context.storage.delete_many(keys)
+            async with context.db.connection() as conn:
+                await documents.mark_too_secret(conn, keys)
+            log.warning("janitor: %d documents that are too secret were removed", len(keys))
 
     async def abort_old_uploads(self, prefix: str = PREFIX) -> int:
         """Abort what nobody completes any more; return how many there were."""

@@ -11,6 +11,7 @@ from yarl import URL
 from service.checkup.findings import Finding, Findings, ok, warning, wrong
 from service.core.errors import StorageUnavailableError
 from service.core.s3_client import Patience
+from service.core.s3_encryption import encryption_of
 from service.core.settings import Settings
 from service.core.storage import Storage, open_storage
 
@@ -55,7 +56,12 @@ async def _probe(storage: Storage, settings: Settings) -> Findings:
         return [wrong("bucket write", f"nothing can be stored ({error}): {_RIGHTS}")]
     try:
         link = storage.presign(key, filename="checkup.bin", now=datetime.now(UTC), ttl_s=60)
-        found = [await _stored(storage, key), await _link(link, content, settings), await _listing(storage)]
+        found = [
+            await _stored(storage, key),
+            await judge_encryption(storage, key, settings),
+            await _link(link, content, settings),
+            await _listing(storage),
+        ]
     finally:
         removed = await _removed(storage, key)
     return [*found, removed]
@@ -73,6 +79,33 @@ async def _stored(storage: Storage, key: str) -> Finding:
     if not is_there:
         return wrong("bucket write", "what was stored is not there afterwards: is this really one store?")
     return ok("bucket write", "an object was stored, and is there")
+
+
+async def judge_encryption(storage: Storage, key: str, settings: Settings) -> Finding:
+    """Hold what the store says of an object against what it was asked for.
+
+    That it says so is all that can be known from outside: there are stores that repeat what they were asked.
+    """
+    asked = encryption_of(settings)
+    try:
+        found = await storage.find_encryption(key)
+    except StorageUnavailableError as error:
+        return wrong("encryption", f"it cannot be looked at ({error}): {_RIGHTS}")
+    if asked.algorithm is None:
+        return ok("encryption", f"left to the bucket, which says {found.algorithm or 'nothing'} of it")
+    if found.algorithm != asked.algorithm:
+        words = f"the store took an object and does not say that it encrypts it with {asked.algorithm}"
+        return wrong("encryption", f"{words}: can it do so? AUTOS_S3_ENCRYPTION asks for it")
+    if not _is_same_key(asked.kms_key_id, found.kms_key_id):
+        return wrong("encryption", "another key was used than AUTOS_S3_KMS_KEY_ID names")
+    return ok("encryption", f"{found.algorithm}, as asked for")
+
+
+def _is_same_key(asked: str | None, used: str | None) -> bool:
+    """Whether a key is the one that was asked for; what an alias stands for cannot be told here."""
+    if asked is None or "alias/" in asked:
+        return True
+    return used is not None and used.rpartition("/")[2] == asked.rpartition("/")[2]
 
 
 async def _link(link: str, content: bytes, settings: Settings) -> Finding:

@@ -15,6 +15,7 @@ Point: TypeAlias = Literal[
     "job.heard",  # rung for, not claimed
     "job.claimed",
     "job.listed",
+    "job.sealing",  # objects that have become too secret are removed, their rows do not know
     "document.received",  # some bytes of it
     "upload.part_sent",  # one part of several
     "document.stored",  # the object is in S3, the row does not know

@@ -14,10 +14,13 @@ from service.core.portal_records import DocumentRecord
 from service.core.states import DocumentStatus
 from service.core.wishes import Filters
 
+# A document is at least as secret as its process, which may have become so since the document was listed.
+_SECRECY = "greatest(d.secrecy_level, p.secrecy_level)"
+_WITH_PROCESS = "documents d join processes p on p.number = d.process_number"
 # In the order of `Document`.
-_COLUMNS = """
+_COLUMNS = f"""
     d.id, d.process_number, d.portal_uuid, d.position, d.name, d.type, d.has_file, d.declared_type,
-    d.declared_bytes, d.secrecy_level, d.filed_at, d.attempts, d.error_code, d.error_message, d.media_type,
+    d.declared_bytes, {_SECRECY}, d.filed_at, d.attempts, d.error_code, d.error_message, d.media_type,
     d.size_bytes, d.sha256, d.object_key, d.download_started_at, d.download_completed_at, d.status
 """
 # Spares the call for each document of the many jobs that want all of them.
@@ -26,7 +29,11 @@ _IS_WANTED = "(j.filters is null or document_is_wanted(d, j.filters))"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One row; `portal_uuid` is the portal's name for it, `id` ours, `sha256` 32 bytes."""
+    """One row; `portal_uuid` is the portal's name for it, `id` ours, `sha256` 32 bytes.
+
+    Attributes:
+        secrecy_level: its own or that of its process, whichever is higher.
+    """
 
     id: UUID
     process_number: str
@@ -95,6 +102,14 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What of a document decides about links to it: its object if it is available, and its secrecy now."""
+
+    object_key: str | None
+    secrecy_level: int
+
+
+@dataclass(frozen=True, slots=True)
 class Missed:
     """A document that was tried and not got.
 
@@ -136,19 +151,21 @@ async def record_list(
         is_first: whether the process was never listed before.
     """
     rows = await conn.fetch(
-        f"""insert into documents as d
-               (process_number, job_id, status, portal_uuid, position, name, type, has_file, declared_type,
-                declared_bytes, secrecy_level, filed_at)
-           select $1, $2, $12, r.* from unnest(
-               $3::uuid[], $4::int[], $5::text[], $6::text[], $7::bool[], $8::text[], $9::bigint[],
-               $10::smallint[], $11::timestamptz[]) r
-           on conflict (process_number, portal_uuid) do update
-           set position = excluded.position, name = excluded.name, type = excluded.type,
-               has_file = excluded.has_file, declared_type = excluded.declared_type,
-               declared_bytes = excluded.declared_bytes, secrecy_level = excluded.secrecy_level,
-               filed_at = excluded.filed_at,
-               updated_at = now()
-           returning {_COLUMNS}""",
+        f"""with d as (
+               insert into documents
+                   (process_number, job_id, status, portal_uuid, position, name, type, has_file,
+                    declared_type, declared_bytes, secrecy_level, filed_at)
+               select $1, $2, $12, r.* from unnest(
+                   $3::uuid[], $4::int[], $5::text[], $6::text[], $7::bool[], $8::text[], $9::bigint[],
+                   $10::smallint[], $11::timestamptz[]) r
+               on conflict (process_number, portal_uuid) do update
+               set position = excluded.position, name = excluded.name, type = excluded.type,
+                   has_file = excluded.has_file, declared_type = excluded.declared_type,
+                   declared_bytes = excluded.declared_bytes, secrecy_level = excluded.secrecy_level,
+                   filed_at = excluded.filed_at,
+                   updated_at = now()
+               returning *)
+           select {_COLUMNS} from d join processes p on p.number = d.process_number""",
         number,
         job_id,
         [r.uuid for r in records],
@@ -192,8 +209,8 @@ async def _forget_unlisted(conn: Connection, number: str, listed: Sequence[UUID]
 
 async def _list_pending(conn: Connection, number: str) -> list[Document]:
     rows = await conn.fetch(
-        f"""select {_COLUMNS} from documents d where process_number = $1 and status = 'pending'
-            order by position desc, id""",
+        f"""select {_COLUMNS} from {_WITH_PROCESS} where d.process_number = $1 and d.status = 'pending'
+            order by d.position desc, d.id""",
         number,
     )
     return [_document(row) for row in rows]
@@ -202,7 +219,9 @@ async def _list_pending(conn: Connection, number: str) -> list[Document]:
 async def list_of_process(conn: Connection, number: str) -> list[Document]:
     """Return the documents of a process, newest first as the court orders them."""
     rows = await conn.fetch(
-        f"select {_COLUMNS} from documents d where process_number = $1 order by position desc, id", number
+        f"""select {_COLUMNS} from {_WITH_PROCESS} where d.process_number = $1
+            order by d.position desc, d.id""",
+        number,
     )
     return [_document(row) for row in rows]
 
@@ -215,7 +234,9 @@ async def list_of_job(conn: Connection, job_id: UUID) -> list[Document]:
 async def find_of_jobs(conn: Connection, job_ids: Sequence[UUID]) -> dict[UUID, list[Document]]:
     """Return for each job what `list_of_job` returns."""
     rows = await conn.fetch(
-        f"""select {_COLUMNS}, j.id from jobs j join documents d on d.process_number = j.process_number
+        f"""select {_COLUMNS}, j.id
+            from jobs j join processes p on p.number = j.process_number
+                 join documents d on d.process_number = j.process_number
             where j.id = any($1::uuid[]) and {_IS_WANTED} order by d.position desc, d.id""",
         job_ids,
     )
@@ -228,7 +249,9 @@ async def find_of_jobs(conn: Connection, job_ids: Sequence[UUID]) -> dict[UUID, 
 async def list_news(conn: Connection, job_id: UUID, *, after: int) -> list[Document]:
     """Return the documents of a job that changed after it had this sequence, in the same order."""
     rows = await conn.fetch(
-        f"""select {_COLUMNS} from jobs j join documents d on d.process_number = j.process_number
+        f"""select {_COLUMNS}
+            from jobs j join processes p on p.number = j.process_number
+                 join documents d on d.process_number = j.process_number
             where j.id = $1 and d.news_job_id = $1 and d.news_sequence > $2 and {_IS_WANTED}
             order by d.position desc, d.id""",
         job_id,
@@ -244,7 +267,7 @@ async def get_for_client(conn: Connection, document_id: UUID, client_id: UUID) -
         NotFoundError: no such document, or of somebody else's process.
     """
     row = await conn.fetchrow(
-        f"""select {_COLUMNS} from documents d where id = $1 and exists (
+        f"""select {_COLUMNS} from {_WITH_PROCESS} where d.id = $1 and exists (
                 select from jobs j join subscriptions s on s.job_id = j.id
                 where j.process_number = d.process_number and s.client_id = $2)""",
         document_id,
@@ -255,15 +278,14 @@ async def get_for_client(conn: Connection, document_id: UUID, client_id: UUID) -
     return _document(row)
 
 
-async def object_keys(conn: Connection, document_ids: Sequence[UUID], *, max_secrecy: int) -> dict[UUID, str]:
-    """Return the S3 key of each of these documents that is available, and no more secret than this."""
+async def find_kept(conn: Connection, document_ids: Sequence[UUID]) -> dict[UUID, Kept]:
+    """Return what is kept of each of these documents that there is."""
     rows = await conn.fetch(
-        """select id, object_key from documents
-           where id = any($1::uuid[]) and object_key is not null and secrecy_level <= $2""",
+        f"""select d.id, d.object_key, {_SECRECY} as secrecy_level from {_WITH_PROCESS}
+            where d.id = any($1::uuid[])""",
         document_ids,
-        max_secrecy,
     )
-    return {row["id"]: row["object_key"] for row in rows}
+    return {row["id"]: Kept(row["object_key"], row["secrecy_level"]) for row in rows}
 
 
 async def count(conn: Connection, job_id: UUID) -> Counts:
@@ -332,6 +354,45 @@ async def mark_missing(conn: Connection, object_key: str) -> bool:
         object_key,
     )
     return done is not None
+
+
+async def list_too_secret_of(conn: Connection, number: str, *, most: int) -> list[str]:
+    """Return the keys of the objects of one process that are more secret than this."""
+    rows = await conn.fetch(
+        f"""select d.object_key from {_WITH_PROCESS}
+            where d.process_number = $1 and d.object_key is not null and {_SECRECY} > $2""",
+        number,
+        most,
+    )
+    return [row["object_key"] for row in rows]
+
+
+async def list_too_secret(conn: Connection, *, most: int, limit: int) -> list[str]:
+    """Return the keys of some objects of all processes that are more secret than this; none at the end."""
+    # "> 0" is what the indexes of the few that are secret at all are made for.
+    rows = await conn.fetch(
+        """(select object_key from documents
+            where object_key is not null and secrecy_level > 0 and secrecy_level > $1 limit $2)
+           union
+           (select d.object_key from processes p join documents d on d.process_number = p.number
+            where p.secrecy_level > 0 and p.secrecy_level > $1 and d.object_key is not null limit $2)
+           limit $2""",
+        most,
+        limit,
+    )
+    return [row["object_key"] for row in rows]
+
+
+async def mark_too_secret(conn: Connection, object_keys: Sequence[str]) -> None:
+    """available → failed, since the objects were removed as too secret; a later job may fetch them again."""
+    await conn.execute(
+        """update documents
+           set status = 'failed', object_key = null, size_bytes = null, sha256 = null, media_type = null,
+               error_code = 'secrecy_above_limit',
+               error_message = 'it has become more secret than this system may have', updated_at = now()
+           where object_key = any($1::text[]) and status = 'available'""",
+        object_keys,
+    )
 
 
 async def mark_started(conn: Connection, started: Mapping[UUID, datetime]) -> None:

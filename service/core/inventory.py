@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 from service.core.db import Connection
 
-_TABLES = ("processes", "jobs", "documents", "batches", "deliveries", "delivery_attempts", "audit_log")
+_TABLES = (
+    *("processes", "jobs", "documents", "batches", "deliveries", "delivery_attempts"),
+    *("audit_log", "accesses"),
+)
 
 
 @dataclass(frozen=True, slots=True)

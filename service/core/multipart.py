@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 from service.core.crash_points import crash_point
 from service.core.errors import StorageUnavailableError
 from service.core.s3_client import Patience, calling, error_code
+from service.core.s3_encryption import NO_ENCRYPTION, Encryption
 from service.core.structured import finish, one_error_group
 
 if TYPE_CHECKING:
@@ -196,11 +197,14 @@ async def read_parts(
 class Upload:
     """One multipart upload, from its start to its completion or its abort."""
 
-    def __init__(self, s3: "S3Client", bucket: str, key: str, patience: Patience) -> None:
+    def __init__(
+        self, s3: "S3Client", bucket: str, key: str, patience: Patience, encryption: Encryption
+    ) -> None:
         self._s3 = s3
         self._bucket = bucket
         self._key = key
         self._patience = patience
+        self._encryption = encryption
         self._id = ""
         self._sent: list[asyncio.Task[CompletedPartTypeDef]] = []
         self._turns = asyncio.Semaphore(_PARTS_IN_FLIGHT)
@@ -209,7 +213,11 @@ class Upload:
         """Start it on the store."""
         async with calling("create_multipart_upload", within_s=self._patience.call_s):
             answer = await self._s3.create_multipart_upload(
-                Bucket=self._bucket, Key=self._key, ContentType=media_type, ChecksumAlgorithm="CRC32"
+                Bucket=self._bucket,
+                Key=self._key,
+                ContentType=media_type,
+                ChecksumAlgorithm="CRC32",
+                **self._encryption.options,
             )
         self._id = answer.get("UploadId", "")
         if not self._id:
@@ -269,14 +277,20 @@ class Upload:
 
 @asynccontextmanager
 async def open_upload(
-    s3: "S3Client", bucket: str, key: str, *, media_type: str, patience: Patience
+    s3: "S3Client",
+    bucket: str,
+    key: str,
+    *,
+    media_type: str,
+    patience: Patience,
+    encryption: Encryption = NO_ENCRYPTION,
 ) -> AsyncIterator[tuple[Upload, asyncio.TaskGroup]]:
     """Start an upload and complete it when the block ends well; otherwise nothing is left of it.
 
     Raises:
         StorageUnavailableError: S3 failed; errors of the block pass through as they are.
     """
-    upload = Upload(s3, bucket, key, patience)
+    upload = Upload(s3, bucket, key, patience, encryption)
     try:
         # A cancelled create may have been done all the same, and only its answer names the upload.
         await finish(upload.create(media_type), grace_s=patience.finish_s)

@@ -103,6 +103,18 @@ async def describe(conn: Connection, record: ProcessRecord) -> bool:
     return is_first
 
 
+async def seal(conn: Connection, number: str, *, secrecy_level: int) -> None:
+    """Write that the process is more secret than this system may have, and forget what it is about."""
+    await conn.execute(
+        """update processes
+           set secrecy_level = $2, subject = null, case_class = null, metadata = '{}',
+               source_updated_at = null, updated_at = now()
+           where number = $1""",
+        number,
+        secrecy_level,
+    )
+
+
 def _process(row: asyncpg.Record | None) -> Process:
     if row is None:
         raise NotFoundError("this process was never asked for")

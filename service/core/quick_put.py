@@ -21,6 +21,7 @@ from service import __version__
 from service.core.multipart import Part
 from service.core.presign import Credentials, host_header, signing_key
 from service.core.s3_client import Patience
+from service.core.s3_encryption import NO_ENCRYPTION, Encryption
 
 # After so many failures in a row the library alone is asked for a while: what does not work need not be tried
 # each time.
@@ -40,7 +41,13 @@ class QuickPut:
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, endpoint_url: str, bucket: str, *, region: str
+        self,
+        session: aiohttp.ClientSession,
+        endpoint_url: str,
+        bucket: str,
+        *,
+        region: str,
+        encryption: Encryption = NO_ENCRYPTION,
     ) -> None:
         endpoint = urlsplit(endpoint_url)
         self._session = session
@@ -48,6 +55,7 @@ class QuickPut:
         self._host = host_header(endpoint.scheme, endpoint.netloc)
         self._folder = f"{endpoint.path.rstrip('/')}/{bucket}/"
         self._region = region
+        self._encryption = encryption
         self._failures = 0
         self._rest_until = 0.0
 
@@ -65,6 +73,7 @@ class QuickPut:
             credentials=credentials,
             sha256=sha256,
             media_type=media_type,
+            encryption=self._encryption,
             now=datetime.now(UTC),
         )
         headers["content-length"] = str(len(body))
@@ -90,7 +99,13 @@ class QuickPut:
 
 @asynccontextmanager
 async def open_quick_put(
-    endpoint_url: str, bucket: str, *, region: str, patience: Patience, connections: int
+    endpoint_url: str,
+    bucket: str,
+    *,
+    region: str,
+    patience: Patience,
+    connections: int,
+    encryption: Encryption = NO_ENCRYPTION,
 ) -> AsyncIterator[QuickPut]:
     """Open a session of its own to S3 with so many connections at most."""
     session = aiohttp.ClientSession(
@@ -101,7 +116,7 @@ async def open_quick_put(
         auto_decompress=False,
     )
     async with session:
-        yield QuickPut(session, endpoint_url, bucket, region=region)
+        yield QuickPut(session, endpoint_url, bucket, region=region, encryption=encryption)
 
 
 async def _is_stored(answer: aiohttp.ClientResponse) -> bool:
@@ -120,8 +135,9 @@ def put_headers(
     sha256: bytes,
     media_type: str,
     now: datetime,
+    encryption: Encryption = NO_ENCRYPTION,
 ) -> dict[str, str]:
-    """Return the signed headers of a PUT: host, type, checksum, payload's hash, date, token, authorization.
+    """Return the signed headers of a PUT: host, type, checksum, hash, date, token, encryption, authorization.
 
     Args:
         path: as it is sent, escaped.
@@ -138,6 +154,7 @@ def put_headers(
     }
     if credentials.session_token is not None:
         signed["x-amz-security-token"] = credentials.session_token
+    signed |= encryption.headers
     names = ";".join(signed)
     lines = "".join(f"{name}:{value}\n" for name, value in signed.items())
     request = f"PUT\n{path}\n\n{lines}\n{names}\n{sha256.hex()}"

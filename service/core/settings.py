@@ -58,6 +58,10 @@ class Settings(BaseSettings):
     upload_buffer_bytes: Annotated[int, Field(ge=16 * MIB)] = 48 * MIB
     """Bytes of all large documents that may be in memory at once in one worker process."""
     max_document_bytes: PositiveInt = 4096 * MIB
+    s3_encryption: Literal["none", "AES256", "aws:kms"] = "none"
+    """How S3 is asked to encrypt what is stored; `none`: not at all, which leaves it to the bucket."""
+    s3_kms_key_id: str | None = None
+    """With `aws:kms`: a key of your own, by its id or ARN."""
 
     # The portal.
     portal_url: str = "https://portaldeservicos.pdpj.jus.br/api/v2"
@@ -107,6 +111,8 @@ class Settings(BaseSettings):
     """How often one of all workers compares S3 with the database."""
     retention_days: Annotated[int, Field(ge=7)] | None = None
     """Days after which what has ended is forgotten, with its objects in S3; never when unset."""
+    audit_days: Annotated[int, Field(ge=30)] | None = None
+    """Days after which accesses are forgotten; never when unset."""
     drain_notice_s: NonNegativeFloat = 1.0
     """How long a stopping API goes on answering, and ends each connection with its next answer."""
     drain_s: PositiveFloat = 20.0
@@ -220,6 +226,12 @@ class Settings(BaseSettings):
         if not is_safe or not url.hostname or "@" in url.netloc or url.fragment:
             raise ValueError("has to be an https URL without user name and fragment (http on loopback only)")
         return value
+
+    @model_validator(mode="after")
+    def _have_a_use_for_the_key(self) -> Self:
+        if self.s3_kms_key_id is not None and self.s3_encryption != "aws:kms":
+            raise ValueError("AUTOS_S3_KMS_KEY_ID needs AUTOS_S3_ENCRYPTION=aws:kms")
+        return self
 
     @model_validator(mode="after")
     def _have_one_token_source(self) -> Self:

@@ -25,6 +25,7 @@ from service.core.s3_client import (
     open_client,
     open_signer,
 )
+from service.core.s3_encryption import Encryption, encryption_of
 from service.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
         ListObjectVersionsOutputTypeDef,
         ObjectIdentifierTypeDef,
     )
+
+MOST_AT_ONCE = 1000
+"""Objects that one call removes."""
 
 _DEFAULT_REGION = "us-east-1"
 _READ_BYTES = 128 * 1024
@@ -98,6 +102,7 @@ async def open_storage(settings: Settings, *, patience: Patience = PATIENCE) -> 
             region=settings.aws_region,
             patience=patience,
             connections=settings.downloads_per_worker,
+            encryption=encryption_of(settings),
         ) as quick_put,
     ):
         yield Storage(s3, signer, quick_put, settings, patience)
@@ -124,6 +129,7 @@ class Storage:
         self._bucket = settings.bucket
         self._region = settings.aws_region
         self._link_ttl_s = settings.link_ttl_s
+        self._encryption = encryption_of(settings)
         self._part_bytes = settings.upload_part_bytes
         self._public_url = settings.s3_public_url or endpoint_url(settings)
         self.budget = ByteBudget(settings.upload_buffer_bytes)
@@ -178,13 +184,19 @@ class Storage:
                     Body=only.as_body(),
                     ContentType=media_type,
                     ChecksumSHA256=base64.b64encode(sha256).decode(),
+                    **self._encryption.options,
                 )
         finally:
             only.release()
 
     async def _upload(self, key: str, first: Part, others: AsyncIterator[Part], media_type: str) -> None:
         async with open_upload(
-            self._s3, self._bucket, key, media_type=media_type, patience=self._patience
+            self._s3,
+            self._bucket,
+            key,
+            media_type=media_type,
+            patience=self._patience,
+            encryption=self._encryption,
         ) as (upload, group):
             await upload.begin(first, group)
             async for part in others:
@@ -218,17 +230,23 @@ class Storage:
             raise
         return True
 
+    async def find_encryption(self, key: str) -> Encryption:
+        """Return how the store says that it has encrypted an object."""
+        async with calling("head_object", within_s=self._patience.call_s):
+            answer = await self._s3.head_object(Bucket=self._bucket, Key=key)
+        return Encryption(answer.get("ServerSideEncryption"), answer.get("SSEKMSKeyId"))
+
     async def delete(self, key: str) -> None:
         """Remove the object; one that is not there is no error."""
         async with calling("delete_object", within_s=self._patience.call_s):
             await self._s3.delete_object(Bucket=self._bucket, Key=key)
 
     async def delete_many(self, keys: Sequence[str]) -> None:
-        """Remove up to 1,000 objects with one call; those that are not there are no error."""
+        """Remove up to `MOST_AT_ONCE` objects with one call; those that are not there are no error."""
         await self.delete_versions([Version(key) for key in keys])
 
     async def delete_versions(self, versions: Sequence[Version]) -> None:
-        """Remove up to 1,000 versions with one call, for good; those that are not there are no error."""
+        """Remove up to `MOST_AT_ONCE` versions for good, with one call; those not there are no error."""
         named: list[ObjectIdentifierTypeDef] = [
             {"Key": one.key} if one.id is None else {"Key": one.key, "VersionId": one.id} for one in versions
         ]

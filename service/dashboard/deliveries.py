@@ -10,7 +10,7 @@ from service.core.states import DeliveryStatus
 from service.cursors import cut_page, read_cursor
 from service.dashboard.entrance import see_other, signed_in
 from service.dashboard.pages import render
-from service.handlers.deliveries import redeliver, search_of
+from service.handlers.deliveries import find_delivery, redeliver, search_of
 from service.handlers.jobs import path_uuid
 from service.keys import CLIENT, DATABASE
 from service.request_schemas import DeliveryListQuery
@@ -37,11 +37,8 @@ async def list_deliveries(request: web.Request) -> web.Response:
 
 @signed_in()
 async def show_delivery(request: web.Request) -> web.Response:
-    """Show a delivery with its tries and the event as it was."""
-    delivery_id = path_uuid(request, "delivery_id")
-    async with request.app[DATABASE].connection() as conn:
-        delivery, payload = await delivery_log.get(conn, delivery_id, request[CLIENT].id)
-        attempts = await delivery_log.list_attempts(conn, delivery_id)
+    """Show a delivery with its tries and the event."""
+    delivery, attempts, payload = await find_delivery(request)
     return render(
         request,
         "delivery.html",

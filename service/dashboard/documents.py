@@ -12,6 +12,7 @@ from service.dashboard.entrance import signed_in
 from service.dashboard.pages import framed, render
 from service.handlers.documents import document_of, get_content, object_of, redirect
 from service.keys import ARCHIVES, STORAGE
+from service.noting import note_access
 from service.problems import ProblemError
 
 _PDF = "application/pdf"
@@ -53,6 +54,7 @@ async def send_preview(request: web.Request) -> web.StreamResponse:
     document = await document_of(request)
     key = await object_of(request, document)
     if _is_pdf(document):
+        await note_access(request, "document.preview", document.id)
         name, now = documents.file_name(document.name, key), datetime.now(UTC)
         return redirect(
             request.app[STORAGE].presign(key, filename=name, now=now, ttl_s=_LINK_TTL_S, is_shown=True)
@@ -61,6 +63,7 @@ async def send_preview(request: web.Request) -> web.StreamResponse:
         raise ProblemError(problems.NOT_AVAILABLE, "there is no preview of the document")
     if request.app[ARCHIVES].locked():
         raise ProblemError(problems.OVERLOADED, headers={"Retry-After": _RETRY_AFTER_S})
+    await note_access(request, "document.preview", document.id)
     async with request.app[ARCHIVES]:
         return await _send(request, key, document.media_type or "")
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from aiohttp import web
 
 from service import answers
-from service.core import delivery_log, documents, jobs, overview, processes, subscriptions
+from service.core import delivery_log, documents, jobs, overview, processes, secrecy, subscriptions
 from service.core.cnj import parse_process_number
 from service.core.delivery_log import Logged, LoggedAttempt
 from service.core.documents import Document
@@ -22,6 +22,7 @@ from service.handlers.jobs import cancel_job, page_of_jobs, path_uuid
 from service.handlers.submissions import retry_job
 from service.keys import CLIENT, DATABASE, SETTINGS
 from service.middleware import stream
+from service.noting import note_access
 from service.request_schemas import JobListQuery
 from service.requests import validate
 
@@ -77,15 +78,19 @@ async def show_job(request: web.Request) -> web.Response:
             conn, delivery_log.Search(job_id=job_id), client_id, limit=_MOST_DELIVERIES
         )
         attempts = {one.id: await delivery_log.list_attempts(conn, one.id) for one in found}
+    most = request.app[SETTINGS].secrecy_ceiling(request[CLIENT].max_secrecy)
+    process, listed = secrecy.shown_process(process, most=most), secrecy.shown(listed, most=most)
     start = (page - 1) * _DOCUMENTS_PER_PAGE
-    may_have = {one.id: request[CLIENT].may_have(one.secrecy_level, request.app[SETTINGS]) for one in listed}
+    on_page = listed[start : start + _DOCUMENTS_PER_PAGE]
+    linked = sum(one.object_key is not None for one in on_page)
+    await note_access(request, "job.page", job.id, linked, sequence=job.sequence)
     return render(
         request,
         "job.html",
         job=job,
         process=process,
-        documents=listed[start : start + _DOCUMENTS_PER_PAGE],
-        may_have=may_have,
+        documents=on_page,
+        may_have={one.id: one.secrecy_level <= most for one in on_page},
         page=page,
         pages=-(-len(listed) // _DOCUMENTS_PER_PAGE),
         subscriptions=told,

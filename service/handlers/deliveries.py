@@ -7,14 +7,14 @@ from aiohttp import web
 
 from service import answers, problems
 from service.contract import Operation
-from service.core import audit, delivery_log, endpoints
+from service.core import audit, delivery_log, documents, endpoints, secrecy
 from service.core.db import Connection
 from service.core.delivery_log import Logged, LoggedAttempt, Redelivered, Search
 from service.core.errors import EndpointDisabledError
 from service.core.states import DeliveryStatus
 from service.cursors import Position, cut_page, read_cursor
 from service.handlers.jobs import path_uuid
-from service.keys import CLIENT, DATABASE, QUEUE
+from service.keys import CLIENT, DATABASE, QUEUE, SETTINGS
 from service.request_schemas import DeliveryListQuery, NoQuery, RedeliverRequest
 from service.requests import read_json, read_query
 from service.schemas import DeliveryAnswer, DeliveryListAnswer, RedeliveredAnswer
@@ -117,13 +117,23 @@ async def redeliver_many(request: web.Request) -> web.Response:
 
 
 async def _show(request: web.Request, *, status: int = 200) -> web.Response:
-    delivery_id = path_uuid(request, "delivery_id")
-    delivery: Logged
-    attempts: list[LoggedAttempt]
-    async with request.app[DATABASE].connection() as conn:
-        delivery, payload = await delivery_log.get(conn, delivery_id, request[CLIENT].id)
-        attempts = await delivery_log.list_attempts(conn, delivery_id)
+    delivery, attempts, payload = await find_delivery(request)
     return answers.json_response(answers.delivery_answer(delivery, attempts, payload), status=status)
+
+
+async def find_delivery(request: web.Request) -> tuple[Logged, list[LoggedAttempt], dict[str, Any]]:
+    """Return the delivery that the path names, its attempts, and its event as the client may see it now.
+
+    Raises:
+        NotFoundError: no such delivery, or none of the client's.
+    """
+    delivery_id, client = path_uuid(request, "delivery_id"), request[CLIENT]
+    async with request.app[DATABASE].connection() as conn:
+        delivery, payload = await delivery_log.get(conn, delivery_id, client.id)
+        attempts = await delivery_log.list_attempts(conn, delivery_id)
+        kept = await documents.find_kept(conn, secrecy.document_ids(payload))
+    most = request.app[SETTINGS].secrecy_ceiling(client.max_secrecy)
+    return delivery, attempts, secrecy.shown_event(payload, kept, most=most)
 
 
 def _statuses(text: str | None) -> list[DeliveryStatus] | None:

@@ -15,6 +15,7 @@ from service.core.errors import PortalError, PortalPausedError, RefusedError, St
 from service.core.storage import Storage
 from service.handlers.jobs import path_uuid
 from service.keys import CLIENT, DATABASE, PORTAL, PORTAL_LIMIT, SETTINGS, STORAGE, TEXTS
+from service.noting import note_access
 from service.problems import ProblemError
 from service.request_schemas import NoQuery
 from service.requests import read_query
@@ -36,6 +37,7 @@ async def get_content(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     document = await document_of(request)
     key = await object_of(request, document)
+    await note_access(request, "document.content", document.id)
     name = documents.file_name(document.name, key)
     return redirect(request.app[STORAGE].presign(key, filename=name, now=datetime.now(UTC)))
 
@@ -71,6 +73,7 @@ async def get_text(request: web.Request) -> web.Response:
         raise ProblemError(problems.OVERLOADED, headers=_AGAIN)
     async with request.app[TEXTS]:
         text = await _read_text(request, document)
+    await note_access(request, "document.text", document.id)
     return web.Response(text=text, content_type="text/plain", headers={"Cache-Control": "private, no-store"})
 
 

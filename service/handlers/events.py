@@ -32,6 +32,7 @@ from service.keys import (
 )
 from service.load import Kind
 from service.middleware import stream, taken_as
+from service.noting import note_access
 from service.request_schemas import StreamQuery
 from service.requests import read_query
 from service.schemas import DocumentsEvent
@@ -138,6 +139,11 @@ class JobReader:
                 return True
             changed = await self._changed(conn, job)
             webhook = await subscriptions.webhook_state(conn, job.id, request[CLIENT].id)
+        may_have = request[CLIENT].may_have
+        there = [
+            one for one in changed if one.object_key and may_have(one.secrecy_level, request.app[SETTINGS])
+        ]
+        await note_access(request, "job.events", job.id, len(there), sequence=job.sequence)
         for start in range(0, len(changed), _DOCUMENTS_PER_EVENT):
             page = changed[start : start + _DOCUMENTS_PER_EVENT]
             shown = answers.document_answers(

@@ -19,6 +19,7 @@ from service.cursors import cut_page, read_cursor
 from service.keys import CLIENT, DATABASE, LOOKUPS, QUEUE, SETTINGS, STORAGE
 from service.load import Kind
 from service.middleware import taken_as
+from service.noting import note_access
 from service.polling import Find, Tag, asked_wait_s, find_awaited, is_known, polling_headers
 from service.request_schemas import JobListQuery, NoQuery, StatusQuery
 from service.requests import read_query
@@ -165,6 +166,7 @@ async def show_status(
     shown = answers.document_answers(
         rows, client=request[CLIENT], settings=app[SETTINGS], storage=app[STORAGE]
     )
+    await note_access(request, "job.status", job.id, answers.count_links(shown), sequence=job.sequence)
     answer = answers.status_answer(job, shown if has_documents else None, webhook)
     return answers.json_response(answer, status=status, headers=headers)
 

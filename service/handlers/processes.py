@@ -4,12 +4,13 @@ from aiohttp import web
 
 from service import answers, problems
 from service.contract import Operation
-from service.core import cnj, documents, jobs, processes
+from service.core import cnj, documents, jobs, processes, secrecy
 from service.handlers.jobs import api_prefix, show_polled
 from service.handlers.submissions import submit
 from service.keys import CLIENT, DATABASE, LOOKUPS, SETTINGS, STORAGE
 from service.load import Kind
 from service.middleware import need_scope, taken_as
+from service.noting import note_access
 from service.request_schemas import JobOptions, NoQuery, ProcessQuery, StatusQuery
 from service.requests import read_query
 from service.schemas import FilesAnswer, ProcessAnswer, StatusAnswer, SummaryAnswer
@@ -44,7 +45,9 @@ async def get_process(request: web.Request) -> web.Response:
     shown = answers.document_answers(
         rows, client=request[CLIENT], settings=app[SETTINGS], storage=app[STORAGE]
     )
+    await note_access(request, "job.status", job.id, answers.count_links(shown), sequence=job.sequence)
     prefix = api_prefix(request)
+    process = secrecy.shown_process(process, most=app[SETTINGS].secrecy_ceiling(request[CLIENT].max_secrecy))
     answer = answers.process_answer(process, job, shown, prefix=prefix)
     return answers.json_response(answer, headers={"Location": f"{prefix}/jobs/{job.id}"})
 
@@ -81,4 +84,5 @@ async def get_files(request: web.Request) -> web.Response:
     shown = answers.document_answers(
         rows, client=request[CLIENT], settings=app[SETTINGS], storage=app[STORAGE]
     )
+    await note_access(request, "job.files", job.id, answers.count_links(shown), sequence=job.sequence)
     return answers.json_response(answers.files_answer(job, shown))

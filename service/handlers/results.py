@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from functools import partial
 
 from aiohttp import web
@@ -10,15 +11,13 @@ from aiohttp import web
 from service import answers, problems
 from service.archive import Entry, archive
 from service.contract import Operation
-from service.core import cnj, documents, jobs
-from service.core.clients import Client
+from service.core import cnj, documents, jobs, secrecy
 from service.core.documents import Document
 from service.core.jobs import Job
-from service.core.settings import Settings
-from service.core.states import DocumentStatus
 from service.file_names import saved_name
 from service.handlers.jobs import path_uuid
 from service.keys import ARCHIVES, CLIENT, DATABASE, SETTINGS, STORAGE
+from service.noting import note_access
 from service.polling import is_known
 from service.problems import ProblemError
 from service.request_schemas import NoQuery
@@ -36,12 +35,14 @@ async def get_manifest(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     async with request.app[DATABASE].connection() as conn:
         job = await jobs.get_for_client(conn, path_uuid(request, "job_id"), request[CLIENT].id)
-        rows = await documents.list_of_job(conn, job.id)
-    body = answers.encode(_manifest(job, rows[::-1], request[CLIENT], request.app[SETTINGS]))
+        rows = _shown(request, await documents.list_of_job(conn, job.id))[::-1]
+    body = answers.encode(_manifest(job, rows, request.app[SETTINGS].public_url))
     # Of the bytes, since a document can be found missing after its job has ended.
     headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"', "Cache-Control": "private, no-cache"}
     if is_known(request, headers["ETag"]):
         return web.Response(status=304, headers=headers)
+    there = sum(row.object_key is not None for row in rows)
+    await note_access(request, "job.manifest", job.id, there, sequence=job.sequence)
     return answers.body_response(body, headers=headers)
 
 
@@ -58,10 +59,7 @@ async def get_archive(request: web.Request) -> web.StreamResponse:
     async with request.app[DATABASE].connection() as conn:
         job = await jobs.latest_for_client(conn, number, request[CLIENT].id)
         rows = await documents.list_of_job(conn, job.id)
-    may_have, settings = request[CLIENT].may_have, request.app[SETTINGS]
-    there = [
-        row for row in rows[::-1] if row.object_key is not None and may_have(row.secrecy_level, settings)
-    ]
+    there = [row for row in _shown(request, rows)[::-1] if row.object_key is not None]
     if not there:
         raise ProblemError(
             problems.NOT_AVAILABLE, "there is no document of the process that you may have yet"
@@ -69,18 +67,25 @@ async def get_archive(request: web.Request) -> web.StreamResponse:
     if request.app[ARCHIVES].locked():
         raise ProblemError(problems.OVERLOADED, headers={"Retry-After": _RETRY_AFTER_S})
     async with request.app[ARCHIVES]:
-        return await _send(request, cnj.mask(number), [_file(request, *one) for one in _numbered(there)])
+        return await _send(request, job, [_file(request, *one) for one in _numbered(there)])
 
 
-async def _send(request: web.Request, name: str, entries: Sequence[Entry]) -> web.StreamResponse:
-    chunks = archive(entries)
-    first = await anext(chunks)  # an S3 that is away is a proper error as long as nothing was sent
+async def _send(request: web.Request, job: Job, entries: Sequence[Entry]) -> web.StreamResponse:
+    async with aclosing(archive(entries)) as chunks:
+        first = await anext(chunks)  # an S3 that is away is a proper error as long as nothing was sent
+        await note_access(request, "job.archive", job.id, len(entries))
+        return await _send_chunks(request, cnj.mask(job.process_number), first, chunks)
+
+
+async def _send_chunks(
+    request: web.Request, name: str, first: bytes, others: AsyncIterator[bytes]
+) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Cache-Control": "private, no-store"})
     response.content_type = "application/zip"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.zip"'
     await response.prepare(request)
     await _write(response, first)
-    async for chunk in chunks:
+    async for chunk in others:
         await _write(response, chunk)
     await response.write_eof()
     return response
@@ -106,7 +111,12 @@ def _file(request: web.Request, ordinal: int, count: int, row: Document) -> Entr
     )
 
 
-def _manifest(job: Job, rows: Sequence[Document], client: Client, settings: Settings) -> ManifestAnswer:
+def _shown(request: web.Request, rows: Sequence[Document]) -> list[Document]:
+    """Return documents as the client may see them."""
+    return secrecy.shown(rows, most=request.app[SETTINGS].secrecy_ceiling(request[CLIENT].max_secrecy))
+
+
+def _manifest(job: Job, rows: Sequence[Document], base_url: str) -> ManifestAnswer:
     return ManifestAnswer(
         process_number=cnj.mask(job.process_number),
         job_id=job.id,
@@ -114,28 +124,25 @@ def _manifest(job: Job, rows: Sequence[Document], client: Client, settings: Sett
         sequence=job.sequence,
         total_documents=len(rows),
         total_bytes=sum(row.size_bytes or 0 for row in rows),
-        documents=[
-            _entry(ordinal, row, len(rows), client, settings) for ordinal, row in enumerate(rows, start=1)
-        ],
+        documents=[_entry(ordinal, row, len(rows), base_url) for ordinal, row in enumerate(rows, start=1)],
     )
 
 
-def _entry(ordinal: int, row: Document, count: int, client: Client, settings: Settings) -> ManifestEntry:
-    is_there = row.status is DocumentStatus.AVAILABLE
-    may_have = is_there and client.may_have(row.secrecy_level, settings)
-    suffix = row.object_key.rpartition(".")[2] if row.object_key else ""
+def _entry(ordinal: int, row: Document, count: int, base_url: str) -> ManifestEntry:
+    key = row.object_key
+    name = saved_name(ordinal, row.name, suffix=key.rpartition(".")[2], count=count) if key else None
     return ManifestEntry(
         id=row.id,
         uuid=row.portal_uuid,
         position=row.position,
         name=row.name,
-        file_name=saved_name(ordinal, row.name, suffix=suffix, count=count) if is_there else None,
+        file_name=name,
         type=row.type,
         status=row.status,
-        size=row.size_bytes if is_there else None,
-        mime_type=row.media_type if is_there else None,
-        sha256=row.sha256.hex() if is_there and row.sha256 else None,
+        size=row.size_bytes,
+        mime_type=row.media_type,
+        sha256=row.sha256.hex() if row.sha256 else None,
         filed_at=row.filed_at,
-        content_url=f"{settings.public_url}/documents/{row.id}/content" if may_have else None,
+        content_url=f"{base_url}/documents/{row.id}/content" if key else None,
         error_code=row.error_code,
     )

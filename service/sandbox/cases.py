@@ -7,11 +7,12 @@ import hashlib
 import itertools
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from enum import IntEnum
 from functools import cached_property, lru_cache
+from types import MappingProxyType
 from uuid import UUID, uuid5
 
 from service.core.cnj import check_digits, mask, parse_process_number
@@ -369,26 +370,37 @@ def _pdf_index(offsets: list[int], index_offset: int) -> bytes:
 # The process as the portal writes it --------------------------------------------------------------
 
 
-def process_object(digits: str, *, reads: int = 1) -> dict[str, object]:
-    """Return the portal's JSON object of a process; `reads` matters to the growing case only."""
+def process_object(
+    digits: str, *, reads: int = 1, levels: Mapping[str, int | str] = MappingProxyType({})
+) -> dict[str, object]:
+    """Return the portal's JSON object of a process.
+
+    Args:
+        reads: matters to the growing case only.
+        levels: of secrecy, of this process by its digits or of its documents by their uuid, other than usual.
+    """
     documents = documents_of(digits, reads=reads)
     process: dict[str, object] = {
         "numeroProcesso": mask(digits),
         "siglaTribunal": _court(digits),
-        "nivelSigilo": 5 if special_of(digits) == Special.SEALED else 0,
-        "tramitacaoAtual": _current_feed(digits, documents),
+        "nivelSigilo": levels.get(digits, 5 if special_of(digits) == Special.SEALED else 0),
+        "tramitacaoAtual": _current_feed(digits, documents, levels),
     }
     if len(documents) >= _STALE_DOCUMENTS:
         process["tramitacoes"] = [_stale_feed(digits, documents, copy) for copy in range(4)]
     return process
 
 
-def _current_feed(digits: str, documents: tuple[CaseDocument, ...]) -> dict[str, object]:
+def _current_feed(
+    digits: str, documents: tuple[CaseDocument, ...], levels: Mapping[str, int | str]
+) -> dict[str, object]:
     unmeasured = _unmeasured_count(digits, len(documents))
     listed = [
         _listed(digits, document, document.uuid, with_file=age >= unmeasured)
         for age, document in enumerate(reversed(documents))
     ]
+    for item, document in zip(listed, reversed(documents), strict=True):
+        item["nivelSigilo"] = levels.get(document.uuid, item["nivelSigilo"])
     return _feed(digits) | {
         "distribuicao": [
             {"dataHora": _naive(_filed_at(digits)), "orgaoJulgador": [{"nome": "1ª Vara Imaginária"}]}

@@ -49,6 +49,7 @@ class PortalState:
         max_in_flight: the most of them there ever were at once.
         outage: a status that answers every request under /api/v2 as long as it is set.
         turned_away: requests answered with it.
+        levels: 20 digits, or a document's uuid -> its `nivelSigilo`, in place of the one it has by itself.
     """
 
     latency_s: float
@@ -62,6 +63,7 @@ class PortalState:
     max_in_flight: int = 0
     outage: int | None = None
     turned_away: int = 0
+    levels: dict[str, int | str] = field(default_factory=dict)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     binaries_by_case: Counter[str] = field(default_factory=Counter)
     expired_until: dict[str, float] = field(default_factory=dict)
@@ -227,7 +229,7 @@ async def _get_process(request: web.Request) -> web.StreamResponse:
         return _gateway_error(503)
     if special == Special.UNKNOWN:
         return _json([])
-    return _json([process_object(digits, reads=reads)])
+    return _json([process_object(digits, reads=reads, levels=state.levels)])
 
 
 async def _hang(request: web.Request) -> web.Response:

@@ -5,7 +5,9 @@ import zipfile
 from typing import Any
 
 from service.core import clients
+from service.core.cnj import parse_process_number
 from tests.conftest import MakeSettings
+from tests.dashboard.reader import signed_in
 from tests.receiver import Receiver
 from tests.world import Caller, World, open_world
 
@@ -73,3 +75,71 @@ async def test_a_ceiling_above_that_of_the_system_lifts_nothing(world: World) ->
     async with world.db.connection() as conn:
         await clients.set_max_secrecy(conn, "acme", 5)
     assert (await caller.get(f"/documents/{secret}/content")).status == 403
+
+
+async def _listed_anew(caller: Caller) -> dict[str, Any]:
+    """Have the portal asked again; return how the job ended."""
+    await caller.post("/jobs", json={"process_number": CASE, "max_age_s": 0})
+    return await caller.wait_until_final(CASE)
+
+
+def _told_of(documents: list[dict[str, Any]]) -> set[Any]:
+    """What answers, manifests and events tell of documents beside their state."""
+    told = ("name", "type", "size", "mime_type", "sha256", "filed_at", "file_name")
+    return {one.get(name) for one in documents for name in told} - {None, ""}
+
+
+async def test_of_a_process_that_rose_above_a_clients_ceiling_it_sees_state_and_counts_alone(
+    empty: None, make_settings: MakeSettings, receiver: Receiver
+) -> None:
+    async with open_world(make_settings(max_secrecy=2)) as world:
+        caller, other = await world.caller(), await world.caller("other")
+        async with world.db.connection() as conn:
+            await clients.set_max_secrecy(conn, "other", 1)
+        await other.post("/jobs", json={"process_number": CASE, "webhook_url": receiver.url})
+        first = await other.wait_until_final(CASE)
+        (before,) = await receiver.wait_for(1)
+        assert _told_of(before.event["documents"])
+        await caller.get(f"/processes/{CASE}")
+        world.portal.levels[parse_process_number(CASE)] = 2
+        status = await _listed_anew(caller)
+        assert (status["status"], len(_withheld(status["documents"]))) == ("completed", 0)
+        assert (await caller.get(f"/processes/{CASE}?auto_download=false")).json["subject"]
+        # The objects stay, since they are another's: nothing that leads to them is given any more.
+        status = (await other.get(f"/processes/{CASE}/status")).json
+        assert (status["status"], status["completed_documents"]) == ("completed", 26)
+        paths = [f"/processes/{CASE}/status", f"/processes/{CASE}/files", f"/jobs/{first['job_id']}/manifest"]
+        answers = [
+            (await other.get(path)).json for path in (*paths, f"/processes/{CASE}?auto_download=false")
+        ]
+        for shown in answers:
+            assert (len(_withheld(shown["documents"])), _told_of(shown["documents"])) == (26, set())
+        shown = answers[-1]
+        assert (shown["court"], shown["subject"], shown["case_class"]) == ("TJSP", None, None)
+        assert (await other.get(f"/processes/{CASE}/documents.zip")).status == 409
+        document_id = before.event["documents"][0]["id"]
+        assert (await other.get(f"/documents/{document_id}/text")).status == 403
+        # What was told once is told again without what may not be told any more, in the log of it too.
+        (delivery,) = (await other.get("/webhooks/deliveries")).json["items"]
+        again = await other.post(f"/webhooks/deliveries/{delivery['id']}/redeliver")
+        assert _told_of(again.json["payload"]["documents"]) == set()
+        event = (await receiver.wait_for(2))[1].event
+        assert (len(_withheld(event["documents"])), _told_of(event["documents"])) == (26, set())
+        async with signed_in(world, other.key) as reader:
+            page = await reader.get(f"/dashboard/jobs/{first['job_id']}")
+            assert page.text.count("too secret for you") == 26
+            for text in (before.event["documents"][0]["name"], "Procedimento", "/dashboard/documents/"):
+                assert text not in page.text
+            page = await reader.get(f"/dashboard/deliveries/{delivery['id']}")
+            assert before.event["documents"][0]["sha256"] not in page.text
+
+
+async def test_a_level_that_is_raised_in_the_row_of_the_process_is_heeded_at_once(world: World) -> None:
+    caller, _ = await _fetched(world)
+    ids = [one["id"] for one in (await caller.get(f"/processes/{CASE}/files")).json["documents"]]
+    async with world.db.connection() as conn:
+        await conn.execute("update documents set secrecy_level = 0")
+        assert (await caller.get(f"/documents/{ids[0]}/content")).status == 302
+        await conn.execute("update processes set secrecy_level = 1")
+    assert (await caller.get(f"/documents/{ids[0]}/content")).status == 403
+    assert _withheld((await caller.get(f"/processes/{CASE}/files")).json["documents"]) == ids

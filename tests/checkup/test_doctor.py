@@ -41,8 +41,8 @@ from worker.janitor import PREFIX as SWEPT
 
 NAMES = (
     "settings", "database", "schema", "clock", "connections", "secrets", "redis", "redis memory",
-    "redis scripts", "bucket", "bucket write", "links", "bucket list", "bucket delete", "portal token",
-    "portal", "public url", "open files", "webhooks", "retention", "secrecy",
+    "redis scripts", "bucket", "bucket write", "encryption", "links", "bucket list", "bucket delete",
+    "portal token", "portal", "public url", "open files", "webhooks", "retention", "secrecy",
 )  # fmt: skip
 AWAY = "127.0.0.1:1"
 

@@ -15,6 +15,7 @@ from service.core.multipart import ByteBudget, Part, read_parts
 from service.core.presign import Credentials
 from service.core.quick_put import QuickPut, open_quick_put, put_headers
 from service.core.s3_client import PATIENCE
+from service.core.s3_encryption import Encryption
 from service.core.storage import open_storage
 from service.sandbox.s3 import S3Server
 from tests.core.s3_servers import (
@@ -31,9 +32,13 @@ HOSTS = ("127.0.0.1:9000", "s3.sa-east-1.amazonaws.com")
 KEY = "processes/10035792220258260564/6b1d1c4e/1-1-1.pdf"
 
 
+ENCRYPTIONS = (Encryption(), Encryption("AES256"), Encryption("aws:kms", "arn:aws:kms:sa-east-1:1:key/2f-3"))
+
+
+@pytest.mark.parametrize("encryption", ENCRYPTIONS, ids=lambda one: str(one.algorithm))
 @pytest.mark.parametrize("token", [None, "token/with+signs=="])
 @pytest.mark.parametrize("host", HOSTS)
-def test_the_signature_is_botocores(host: str, token: str | None) -> None:
+def test_the_signature_is_botocores(host: str, token: str | None, encryption: Encryption) -> None:
     body, path = b"%PDF-1.4", f"/court-files/{KEY}"
     digest = hashlib.sha256(body).digest()
     theirs = AWSRequest(
@@ -42,6 +47,7 @@ def test_the_signature_is_botocores(host: str, token: str | None) -> None:
         headers={
             "Content-Type": "application/pdf",
             "X-Amz-Checksum-Sha256": base64.b64encode(digest).decode(),
+            **encryption.headers,
         },
         data=body,
     )
@@ -56,6 +62,7 @@ def test_the_signature_is_botocores(host: str, token: str | None) -> None:
         sha256=digest,
         media_type="application/pdf",
         now=moment,
+        encryption=encryption,
     )
     assert ours["authorization"] == theirs.headers["Authorization"]
     assert ours["x-amz-content-sha256"] == theirs.headers["X-Amz-Content-SHA256"]

@@ -158,6 +158,14 @@ def _objects_have_one_owner(scene: Scene) -> Iterator[str]:
             yield f"{key} is none of document {row['id']}"
 
 
+@_invariant("nothing is kept that is too secret")
+def _nothing_too_secret(scene: Scene) -> Iterator[str]:
+    for row in scene.documents:
+        level = max(row["secrecy_level"], scene.levels[row["process_number"]])
+        if row["object_key"] is not None and level > scene.max_secrecy:
+            yield f"document {row['id']} has level {level}"
+
+
 @_invariant("no document is unfinished under a final job")
 def _documents_are_finished(scene: Scene) -> Iterator[str]:
     active = {job["process_number"] for job in scene.jobs.values() if job["status"] not in FINAL}
@@ -194,6 +202,14 @@ def _one_delivery_each(scene: Scene) -> Iterator[str]:
         wanted = [f"job.{job['status']}"] if subscription["webhook_url"] and job["status"] in FINAL else []
         if events != wanted:
             yield f"subscription {subscription['id']} has {events}, not {wanted}"
+
+
+@_invariant("a webhook with links was noted before it left")
+def _links_were_noted(scene: Scene) -> Iterator[str]:
+    for hook in scene.evidence.hooks:
+        documents = json.loads(hook.body).get("documents", ())
+        if any(one["content_url"] for one in documents) and _delivery_id(hook) not in scene.noted:
+            yield f"{hook.headers['webhook-id']}"
 
 
 @_invariant("delivered means that the receiver answered 2xx")

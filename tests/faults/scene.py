@@ -39,6 +39,8 @@ class Scene:
         object_keys, uploads: all below our prefix.
         signing_secrets: by client.
         schedule_rounds: how many delays the schedule of deliveries has.
+        noted: what accesses were noted to: documents, jobs, deliveries.
+        levels: how secret each process is; `max_secrecy` is how secret what is kept may be.
     """
 
     evidence: Evidence
@@ -51,6 +53,9 @@ class Scene:
     uploads: set[str]
     signing_secrets: dict[UUID, bytes]
     schedule_rounds: int
+    noted: set[UUID]
+    levels: dict[str, int]
+    max_secrecy: int
 
     def documents_of(self, number: str) -> list[Row]:
         """The documents of one process."""
@@ -76,7 +81,8 @@ async def look_at(
     schedule_rounds: int,
 ) -> Scene:
     """Read everything once."""
-    rows = {table: await _rows(conn, table) for table in ("jobs", "documents", "subscriptions", "deliveries")}
+    tables = ("jobs", "documents", "subscriptions", "deliveries", "accesses", "processes")
+    rows = {table: await _rows(conn, table) for table in tables}
     async with open_storage(settings) as storage:
         return Scene(
             evidence=evidence,
@@ -89,6 +95,9 @@ async def look_at(
             uploads={one.key async for one in _flat(storage.list_uploads("processes/"))},
             signing_secrets=signing_secrets,
             schedule_rounds=schedule_rounds,
+            noted={row["subject"] for row in rows["accesses"]},
+            levels={row["number"]: row["secrecy_level"] or 0 for row in rows["processes"]},
+            max_secrecy=settings.max_secrecy,
         )
 
 

@@ -91,7 +91,7 @@ class Scratch:
 
     async def spoil(self, statement: str, *arguments: object) -> None:
         """Change rows in a way that the database itself would refuse."""
-        for table in ("jobs", "documents", "deliveries", "subscriptions"):
+        for table in ("jobs", "documents", "deliveries", "subscriptions", "accesses"):
             await self.conn.execute(f"alter table {table} disable trigger user")
             for name in await self.conn.fetchval(
                 """select coalesce(array_agg(conname::text), '{}') from pg_constraint
@@ -168,6 +168,16 @@ async def _a_link_to_nothing(scratch: Scratch) -> None:
         """update documents set object_key = object_key || 'x'
            where id = (select id from documents where status = 'available' limit 1)"""
     )
+
+
+@_plant("nothing is kept that is too secret")
+async def _a_process_that_was_sealed_behind_our_back(scratch: Scratch) -> None:
+    await scratch.spoil("update processes set secrecy_level = 1")
+
+
+@_plant("a webhook with links was noted before it left")
+async def _accesses_that_nobody_noted(scratch: Scratch) -> None:
+    await scratch.spoil("delete from accesses where action = 'delivery.links'")
 
 
 @_plant("nothing unreferenced is stored")

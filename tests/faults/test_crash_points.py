@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
+from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -21,6 +22,7 @@ from service.core.settings import Settings
 from service.core.storage import open_storage
 from service.sandbox.cases import Special, special_number
 from service.sandbox.children import free_port
+from service.sandbox.portal import PortalState
 from tests.conftest import MakeSettings
 from tests.faults.children import ROOT
 from tests.faults.evidence import Evidence
@@ -29,6 +31,8 @@ from tests.faults.observers import Observer, new_observer, open_receivers
 from tests.faults.quiet import settle_and_check
 from tests.s3 import open_client
 from tests.world import open_portal_stand_in
+from worker.context import open_context
+from worker.tasks.fetch_process import fetch_process
 
 CASE = "1003579-22.2025.8.26.0564"
 CASES: dict[Point, str] = {
@@ -40,7 +44,8 @@ API_POINTS = tuple(point for point in POINTS if point.startswith("submission."))
 RUN_POINTS = tuple(
     point
     for point in POINTS
-    if point.split(".")[0] in ("job", "document", "upload", "progress") and point != "job.cancelled"
+    if point.split(".")[0] in ("job", "document", "upload", "progress")
+    and point not in ("job.cancelled", "job.sealing")
 )
 DELIVERY_POINTS = tuple(point for point in POINTS if point.startswith("delivery."))
 
@@ -55,6 +60,7 @@ class Stage:
     caller: Observer
     hook: str
     log: Path
+    portal: PortalState
 
     @asynccontextmanager
     async def api(self, crash_point: Point | None = None) -> AsyncIterator[Member]:
@@ -87,7 +93,7 @@ async def stage(db: Database, make_settings: MakeSettings, tmp_path: Path) -> As
     evidence, log = Evidence(), tmp_path / "processes.log"
     evidence.logs.append(log)
     async with AsyncExitStack() as stack:
-        portal_url, _ = await stack.enter_async_context(open_portal_stand_in())
+        portal_url, portal = await stack.enter_async_context(open_portal_stand_in())
         receivers = await stack.enter_async_context(open_receivers(evidence))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         settings = make_settings(
@@ -99,7 +105,7 @@ async def stage(db: Database, make_settings: MakeSettings, tmp_path: Path) -> As
             caller = await new_observer(
                 conn, "acme", base_urls=[settings.public_url], http=http, evidence=evidence
             )
-        yield Stage(settings, db, evidence, caller, f"http://127.0.0.1:{receivers}/ok/hook", log)
+        yield Stage(settings, db, evidence, caller, f"http://127.0.0.1:{receivers}/ok/hook", log, portal)
 
 
 def test_every_point_stands_in_the_code_once() -> None:
@@ -111,8 +117,8 @@ def test_every_point_stands_in_the_code_once() -> None:
 
 
 def test_every_point_is_tried_below() -> None:
-    others = {"job.cancelled", "sweep.freed", "sweep.listed", "janitor.removed", "canary.begun"}
-    others |= {"erasure.committed", "erasure.removed"}
+    others = {"job.cancelled", "job.sealing", "sweep.freed", "sweep.listed", "janitor.removed"}
+    others |= {"canary.begun", "erasure.committed", "erasure.removed"}
     assert {*API_POINTS, *RUN_POINTS, *DELIVERY_POINTS, *others} == set(POINTS)
 
 
@@ -156,6 +162,28 @@ async def test_a_worker_that_dies_at_any_step_of_a_delivery_has_it_sent_by_anoth
             await stage.assert_all_is_well()
     assert len(stage.evidence.hooks) == (2 if point == "delivery.sent" else 1)
     assert len({(hook.headers["webhook-id"], hook.body) for hook in stage.evidence.hooks}) == 1
+
+
+async def test_a_worker_that_dies_as_it_lets_secret_documents_go_leaves_the_rest_to_another(
+    stage: Stage,
+) -> None:
+    async with stage.api():
+        await stage.caller.submit(CASE)
+        async with open_context(stage.settings) as context:
+            await fetch_process(context, uuid4())
+        stage.portal.levels[parse_process_number(CASE)] = 5
+        async with stage.db.connection() as conn:
+            await conn.execute("update processes set listed_at = now() - interval '1 h'")
+        sealed = await stage.caller.submit(CASE, stage.hook)
+        assert sealed
+        await stage.crashed_worker("job.sealing")
+        async with stage.worker():
+            assert await settle_and_check(stage.settings, stage.evidence, timeout_s=60) == []
+        assert (await stage.caller.poll(sealed))["error_code"] == "secrecy_above_limit"
+    async with stage.db.connection() as conn:
+        assert await conn.fetchval("select array_agg(distinct error_code) from documents") == [
+            "secrecy_above_limit"
+        ]
 
 
 async def test_an_api_that_dies_after_it_cancelled_a_job_has_cancelled_it(stage: Stage) -> None:

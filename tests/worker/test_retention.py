@@ -177,3 +177,20 @@ async def test_who_asks_for_a_process_as_it_is_forgotten_has_it_fetched_anew(
         await world.until("select exists (select from pg_stat_activity where wait_event_type = 'Lock')")
     await asking
     assert (await caller.wait_until_final(OLD))["status"] == "completed"
+
+
+async def test_accesses_are_forgotten_by_an_age_of_their_own(api: World) -> None:
+    caller = await api.caller()
+    async with api.db.connection() as conn:
+        await conn.execute(
+            """insert into accesses (at, client_id, action, subject, documents)
+               select now() - age, $1, 'job.files', gen_random_uuid(), 1
+               from unnest('{29 days, 31 days}'::interval[]) age""",
+            caller.client.id,
+        )
+        left = []
+        for days in (None, 30):
+            async with open_context(api.settings.model_copy(update={"audit_days": days})) as context:
+                await Janitor(context).clean()
+            left.append(await conn.fetchval("select count(*) from accesses"))
+    assert left == [2, 1]

@@ -3,9 +3,11 @@
 import logging
 import random
 from contextlib import ExitStack
+from typing import Any
 from uuid import UUID
 
-from service.core import documents, events, metrics, traceparent, tracing
+from service.core import documents, events, metrics, secrecy, traceparent, tracing
+from service.core.accesses import Access
 from service.core.crash_points import crash_point
 from service.core.deliveries import ENDPOINT_DISABLED, Claimed, Round
 from service.core.endpoint_health import GONE
@@ -13,7 +15,7 @@ from service.core.errors import DatabaseUnavailableError
 from service.core.log import bound
 from service.core.sending import Message, Sent, send
 from service.core.settings import Settings
-from service.core.states import DeliveryStatus
+from service.core.states import DeliveryStatus, DocumentStatus
 from service.core.tracing import Part
 from worker.context import Context
 
@@ -100,15 +102,10 @@ async def _do_round(context: Context, claimed: Claimed, part: Part) -> tuple[Rou
 
 async def _request(context: Context, claimed: Claimed, part: Part) -> Sent:
     settings = context.settings
-    ids = [UUID(item["id"]) for item in claimed.payload.get("documents", ())]
-    object_keys: dict[UUID, str] = {}
-    if ids:
-        most = settings.secrecy_ceiling(claimed.max_secrecy)
-        async with context.db.connection() as conn:
-            object_keys = await documents.object_keys(conn, ids, max_secrecy=most)
+    event, object_keys = await _present(context, claimed)
     secrets = await context.outbox.secrets(claimed.client_id, claimed.endpoint_id)
     body = events.body(
-        claimed.payload,
+        event,
         object_keys,
         reference=claimed.reference,
         settings=settings,
@@ -119,7 +116,26 @@ async def _request(context: Context, claimed: Claimed, part: Part) -> Sent:
     if claimed.redeliveries:
         headers[REDELIVERY_HEADER] = str(claimed.redeliveries)
     message = Message(claimed.message_id, body, secrets, headers)
+    if object_keys:
+        await context.accesses.note(Access(claimed.client_id, "delivery.links", claimed.id, len(object_keys)))
     return await send(context.outbound, claimed.url, message, timeout_s=settings.webhook_timeout_s)
+
+
+async def _present(context: Context, claimed: Claimed) -> tuple[dict[str, Any], dict[UUID, str]]:
+    """Return the event as its client may see it now, and the keys of the objects that it gets links to."""
+    ids = secrecy.document_ids(claimed.payload)
+    if not ids:
+        return claimed.payload, {}
+    async with context.db.connection() as conn:
+        kept = await documents.find_kept(conn, ids)
+    most = context.settings.secrecy_ceiling(claimed.max_secrecy)
+    event = secrecy.shown_event(claimed.payload, kept, most=most)
+    told = {UUID(item["id"]) for item in event["documents"] if item["status"] == DocumentStatus.AVAILABLE}
+    return event, {
+        one_id: one.object_key
+        for one_id, one in kept.items()
+        if one_id in told and one.object_key is not None and one.secrecy_level <= most
+    }
 
 
 def judge(claimed: Claimed, sent: Sent, settings: Settings) -> Round:

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from functools import partial
+from typing import NamedTuple
 from uuid import UUID
 
 from service.core import documents, jobs, metrics, processes, tracing
@@ -20,6 +22,7 @@ from service.core.jobs import Job
 from service.core.log import bound
 from service.core.portal_records import ProcessRecord
 from service.core.settlement import NOT_FETCHED, Reason, Settled, settle
+from service.core.storage import MOST_AT_ONCE
 from service.core.structured import finish
 from service.core.wishes import Filters
 from worker.context import Context, Run
@@ -117,6 +120,7 @@ async def _run(context: Context, job: Job, ledger: Ledger, run: Run) -> End:
     """Read the process, fetch what is pending, and say how the run ends."""
     try:
         record = await _read_process(context, job)
+        pending = await _write_down(context, job, ledger, record)
     except PortalPausedError as error:
         return _wait_for_portal(context, job, error)
     except (CodexFailureError, *PASSING_ERRORS) as error:
@@ -124,8 +128,6 @@ async def _run(context: Context, job: Job, ledger: Ledger, run: Run) -> End:
     except PortalError as error:
         return _settle(job, ledger, error=_reason(error))
     downloads = Downloads(context, job, ledger, run)
-    pending = await ledger.while_leased(lambda: _record_list(context, job, record))
-    crash_point("job.listed")
     await downloads.run(pending)
     if isinstance(downloads.pause, PortalBreakerOpenError):
         # The portal served this very process a moment ago: it may be these documents that it always fails on,
@@ -144,15 +146,43 @@ async def _read_process(context: Context, job: Job) -> ProcessRecord:
     async for attempt in quick_tries(context):
         with attempt:
             async with context.portal_limit.slot():
-                record = await context.portal.read_process(job.process_number)
-            if record.secrecy_level > context.settings.max_secrecy:
-                raise SecrecyError("the process is more secret than this system may fetch")
-            return record
+                return await context.portal.read_process(job.process_number)
     raise AssertionError("unreachable: the last try returns or raises")
 
 
-async def _record_list(context: Context, job: Job, record: ProcessRecord) -> list[Document]:
-    """Write what the portal lists and return what is to be fetched."""
+async def _write_down(context: Context, job: Job, ledger: Ledger, record: ProcessRecord) -> list[Document]:
+    """Write what the portal says, let go what has become too secret by it, and return what is to be fetched.
+
+    Raises:
+        SecrecyError: that is all of it; its level is written.
+        StorageUnavailableError: an object could not be removed; its level is written.
+    """
+    is_sealed = record.secrecy_level > context.settings.max_secrecy
+    record_it = _record_sealed if is_sealed else _record_list
+    listed = await ledger.while_leased(lambda: record_it(context, job, record))
+    crash_point("job.listed")
+    # The level first: from here on no links are given. Then the objects, with which those given before end.
+    # The rows last: they are what says to the next run, or to the janitor, which objects are still to go.
+    for start in range(0, len(listed.too_secret), MOST_AT_ONCE):
+        keys = listed.too_secret[start : start + MOST_AT_ONCE]
+        await context.storage.delete_many(keys)
+        crash_point("job.sealing")
+        await ledger.while_leased(partial(_mark_too_secret, context, job, keys))
+    if listed.too_secret:
+        log.warning("job %s: %d documents have become too secret", job.id, len(listed.too_secret))
+    if is_sealed:
+        raise SecrecyError("the process is more secret than this system may fetch")
+    return listed.pending
+
+
+class _Listed(NamedTuple):
+    """Documents to be fetched, and the keys of objects that are more secret than this system may have."""
+
+    pending: list[Document]
+    too_secret: list[str]
+
+
+async def _record_list(context: Context, job: Job, record: ProcessRecord) -> _Listed:
     async with context.db.transaction() as conn:
         # The process before the job: the order in which submissions lock them.
         is_first = await processes.describe(conn, record)
@@ -161,7 +191,26 @@ async def _record_list(context: Context, job: Job, record: ProcessRecord) -> lis
             conn, job.process_number, job.id, record.documents, filters=filters, is_first=is_first
         )
         await jobs.record_progress(conn, job, lease_s=context.settings.lease_s, downloaded_bytes=0)
-        return pending
+        return _Listed(pending, [] if is_first else await _list_too_secret(context, conn, job))
+
+
+async def _record_sealed(context: Context, job: Job, record: ProcessRecord) -> _Listed:
+    async with context.db.transaction() as conn:
+        await processes.seal(conn, record.number, secrecy_level=record.secrecy_level)
+        await jobs.hold(conn, job)
+        return _Listed([], await _list_too_secret(context, conn, job))
+
+
+async def _list_too_secret(context: Context, conn: Connection, job: Job) -> list[str]:
+    most = context.settings.max_secrecy
+    return await documents.list_too_secret_of(conn, job.process_number, most=most)
+
+
+async def _mark_too_secret(context: Context, job: Job, object_keys: list[str]) -> None:
+    async with context.db.transaction() as conn:
+        await jobs.hold(conn, job)
+        await documents.mark_too_secret(conn, object_keys)
+        await jobs.record_progress(conn, job, lease_s=context.settings.lease_s, downloaded_bytes=0)
 
 
 # How a run can end --------------------------------------------------------------------------------
