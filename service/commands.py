@@ -101,7 +101,7 @@ async def show_audit(settings: Settings, arguments: argparse.Namespace) -> None:
 
 async def upgrade(settings: Settings, _arguments: argparse.Namespace) -> None:
     """Bring the database to the present schema."""
-    print(await db.upgrade(settings.database_url.get_secret_value()))
+    print(await db.upgrade(settings.session_url))
 
 
 async def show_database(settings: Settings, _arguments: argparse.Namespace) -> int:

@@ -39,6 +39,7 @@ async def check_database(settings: Settings) -> Findings:
                 await _schema(conn),
                 judge_clock(await _difference_s(conn)),
                 await _connections(conn, settings),
+                await _pooler(conn, settings),
             ]
     except DatabaseUnavailableError as error:
         return [wrong("database", _advice(error))]
@@ -117,3 +118,15 @@ async def _connections(conn: Connection, settings: Settings) -> Finding:
     if _PROCESSES * each > most - reserved:
         return wrong("connections", f"{words}: lower AUTOS_DATABASE_POOL_SIZE, or raise max_connections")
     return ok("connections", f"{words}: enough for {(most - reserved) // each} processes")
+
+
+async def _pooler(conn: Connection, settings: Settings) -> Finding:
+    """A pooler refuses what a process would ask of its session: its role, or the database, has to have it."""
+    if not settings.database_direct_url:
+        return ok("pooler", "there is none, as AUTOS_DATABASE_DIRECT_URL is not set")
+    there = {name: await conn.fetchval("select current_setting($1)", name) for name in db.SESSION_SETTINGS}
+    missing = [f"{name} = '{value}'" for name, value in db.SESSION_SETTINGS.items() if there[name] != value]
+    if missing:
+        words = "the role of DATABASE_URL lacks what a pooler does not pass on: alter role … set"
+        return warning("pooler", f"{words} {', '.join(missing)}")
+    return ok("pooler", "the role of DATABASE_URL has the time-outs that a pooler does not pass on")
