@@ -115,11 +115,8 @@ class Watched:
 
 @asynccontextmanager
 async def _open_watched(folder: Path) -> AsyncIterator[Watched]:
-    login = (
-        "repl-diskless-sync-delay 0",
-        f'requirepass "{PLAIN_PASSWORD}"',
-        f'masterauth "{PLAIN_PASSWORD}"',
-    )
+    login = (f'requirepass "{PLAIN_PASSWORD}"', f'masterauth "{PLAIN_PASSWORD}"')
+    own = ("bind 127.0.0.1", 'save ""', "repl-diskless-sync-delay 0", *login)
     async with AsyncExitStack() as stack:
         children = dict[int, Child]()
         replicated: tuple[str, ...] = ()
