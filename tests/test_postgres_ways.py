@@ -1,6 +1,7 @@
 """PostgreSQL over TLS, and behind a pooler that lends a session for one transaction."""
 
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -112,3 +113,9 @@ async def test_a_session_of_ones_own_begins_with_our_time_outs(
     async with open_database(make_settings(database_url=database_url)) as db, db.connection() as conn:
         for name, value in SESSION_SETTINGS.items():
             assert await conn.fetchval("select current_setting($1)", name) == value
+
+
+def test_what_a_pooler_does_not_pass_on_is_written_down_for_its_role() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text()
+    written = re.findall(r"^alter role autos set (\w+) = '?(\w+)'?;$", page, re.MULTILINE)
+    assert dict(written) == SESSION_SETTINGS

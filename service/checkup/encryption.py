@@ -16,7 +16,7 @@ async def check_encryption(settings: Settings) -> Findings:
         for name, is_open in (
             ("DATABASE_URL (sslmode=verify-full)", _is_open(settings.database_url.get_secret_value())),
             ("AUTOS_DATABASE_DIRECT_URL (sslmode=verify-full)", direct and _is_open(settings.session_url)),
-            ("REDIS_URL (rediss://)", _is_open(redis) and not redis.startswith("rediss")),
+            ("REDIS_URL (rediss://)", _is_open(redis) and not _is_verified_redis(redis)),
         )
         if is_open
     ]
@@ -32,3 +32,8 @@ def _is_open(url: str) -> bool:
     host = parts.netloc.rpartition("@")[2]
     is_here = not host or all(urlsplit(f"//{one}").hostname in _LOOPBACK for one in host.split(","))
     return not is_here and parse_qs(parts.query).get("sslmode") != ["verify-full"]
+
+
+def _is_verified_redis(url: str) -> bool:
+    checks = parse_qs(urlsplit(url).query).get("ssl_cert_reqs", ["required"])
+    return url.startswith("rediss") and checks == ["required"]
