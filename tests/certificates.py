@@ -33,7 +33,7 @@ def make_certificate(folder: Path, *, address: str = "127.0.0.1") -> Certificate
         )
         .sign(key, hashes.SHA256())
     )
-    made = Certificate(folder / f"{address}.crt", folder / f"{address}.key")
+    made = Certificate(folder / "server.crt", folder / "server.key")
     made.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     made.key_path.touch(mode=0o600)
     made.key_path.write_bytes(

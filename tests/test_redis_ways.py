@@ -109,7 +109,7 @@ class Watched:
     async def master_port(self) -> int:
         """The port of the one that is the master now."""
         async with Redis(port=self.sentinel_port, password="watch") as sentinel:
-            _, port = await sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "autos")
+            _, port = await sentinel.sentinel_get_master_addr_by_name("autos")  # type: ignore[no-untyped-call]
             return int(port)
 
 
@@ -126,7 +126,7 @@ async def _open_watched(folder: Path) -> AsyncIterator[Watched]:
             children[port] = await stack.enter_async_context(open_child(program))
             replicated = replicated or (f"replicaof 127.0.0.1 {port}",)
         # Who is no replica yet when the Sentinel looks for the first time is found ten seconds later.
-        await _until_replicated(port)
+        await _until_replicated([*children][-1])
 
         def sentinel_at(port: int) -> Program:
             master = next(iter(children))
@@ -156,7 +156,7 @@ async def _until_replicated(port: int) -> None:
 async def _sees_a_replica(sentinel_port: int) -> bool:
     async with Redis(port=sentinel_port, password="watch", decode_responses=True) as sentinel:
         try:
-            replicas = await sentinel.sentinel_slaves("autos")
+            replicas = await sentinel.sentinel_slaves("autos")  # type: ignore[no-untyped-call]
         except RedisError:
             return False
         return any(one.get("master-link-status") == "ok" for one in replicas)
@@ -166,7 +166,8 @@ async def _completes(world: World, number: str) -> bool:
     caller = await world.caller()
     accepted = await caller.post("/jobs", json={"process_number": number})
     assert accepted.status == 202, accepted.text
-    return (await caller.wait_until_final(number))["status"] == "completed"
+    final = await caller.wait_until_final(number)
+    return bool(final["status"] == "completed" and final["total_documents"])
 
 
 async def test_jobs_go_on_when_the_master_dies_and_a_sentinel_names_another(

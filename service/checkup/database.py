@@ -121,12 +121,18 @@ async def _connections(conn: Connection, settings: Settings) -> Finding:
 
 
 async def _pooler(conn: Connection, settings: Settings) -> Finding:
-    """A pooler refuses what a process would ask of its session: its role, or the database, has to have it."""
+    """Look past the pooler, and for what it passes on for nobody: the role, or the database, has to have it."""
     if not settings.database_direct_url:
         return ok("pooler", "there is none, as AUTOS_DATABASE_DIRECT_URL is not set")
+    past_it = {"database_url": settings.database_direct_url, "database_direct_url": None}
+    try:
+        async with db.open_connection(settings.model_copy(update=past_it)):
+            pass
+    except DatabaseUnavailableError as error:
+        return wrong("pooler", _advice(error).replace("DATABASE_URL", "AUTOS_DATABASE_DIRECT_URL"))
     there = {name: await conn.fetchval("select current_setting($1)", name) for name in db.SESSION_SETTINGS}
     missing = [f"{name} = '{value}'" for name, value in db.SESSION_SETTINGS.items() if there[name] != value]
     if missing:
-        words = "the role of DATABASE_URL lacks what a pooler does not pass on: alter role … set"
+        words = "it passes these on for nobody, so the role of DATABASE_URL needs them: alter role … set"
         return warning("pooler", f"{words} {', '.join(missing)}")
-    return ok("pooler", "the role of DATABASE_URL has the time-outs that a pooler does not pass on")
+    return ok("pooler", "the role of DATABASE_URL has what it does not pass on; past it PostgreSQL answers")

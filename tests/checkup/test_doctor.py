@@ -117,7 +117,11 @@ def test_a_probe_that_is_left_behind_lies_where_the_janitor_removes_it() -> None
         ({"redis_url": f"redis://:hidden@{AWAY}/0"}, "redis", "wrong: does not answer"),
         ({"redis_url": "http://hidden"}, "redis", "wrong: no URL of a Redis"),
         ({"redis_url": "redis+sentinel://:hidden@127.0.0.1"}, "redis", "wrong: no URL of a Redis"),
-        ({"database_direct_url": f"postgresql://{AWAY}/x"}, "pooler", "warning: lock_timeout = '3s'"),
+        (
+            {"database_direct_url": f"postgresql://{AWAY}/x"},
+            "pooler",
+            "wrong: is AUTOS_DATABASE_DIRECT_URL right?",
+        ),
         ({"bucket": "another"}, "bucket", "wrong: there is no bucket another"),
         ({"s3_endpoint_url": f"http://{AWAY}"}, "bucket", "wrong: is AWS_ENDPOINT_URL_S3 right?"),
         ({"aws_secret_access_key": "hidden"}, "bucket", "wrong: the credentials are refused"),
