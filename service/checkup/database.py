@@ -121,7 +121,7 @@ async def _connections(conn: Connection, settings: Settings) -> Finding:
 
 
 async def _pooler(conn: Connection, settings: Settings) -> Finding:
-    """Look past the pooler, and for what it passes on for nobody: the role, or the database, has to have it."""
+    """Look past the pooler, and for what it passes on for nobody: role or database have to have it."""
     if not settings.database_direct_url:
         return ok("pooler", "there is none, as AUTOS_DATABASE_DIRECT_URL is not set")
     past_it = {"database_url": settings.database_direct_url, "database_direct_url": None}

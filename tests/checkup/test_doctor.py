@@ -120,7 +120,7 @@ def test_a_probe_that_is_left_behind_lies_where_the_janitor_removes_it() -> None
         (
             {"database_direct_url": f"postgresql://{AWAY}/x"},
             "pooler",
-            "wrong: is AUTOS_DATABASE_DIRECT_URL right?",
+            "wrong: AUTOS_DATABASE_DIRECT_URL",
         ),
         ({"bucket": "another"}, "bucket", "wrong: there is no bucket another"),
         ({"s3_endpoint_url": f"http://{AWAY}"}, "bucket", "wrong: is AWS_ENDPOINT_URL_S3 right?"),
