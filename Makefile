@@ -13,12 +13,14 @@ JOBS ?= 2
 WORKLOADS ?=
 ROUNDS ?= 3
 
-# How both lock files are made: `make lock` writes them, `make check` compares. Extras stay in them: pip before
+# How the lock files are made: `make lock` writes them, `make check` compares. Extras stay in them: pip before
 # 23.3 takes the newest release for a name with an extra, whatever the pin of the bare name says.
 COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 	--generate-hashes --no-header --no-strip-extras
 LOCK_DEV := $(COMPILE) --extra dev --extra sandbox --extra sentry --extra bench pyproject.toml
 LOCK_RUN := $(COMPILE) -c requirements-dev.lock pyproject.toml
+# For an image with traces and Sentry.
+LOCK_EXTRAS := $(LOCK_RUN) --extra otel --extra sentry
 
 .DEFAULT_GOAL := help
 .PHONY: help run test coverage bench chaos check check-lock lock clean
@@ -50,15 +52,19 @@ check: $(STAMP) check-lock ## Check style, types, imports and lock files
 
 # A copy seeded with the lock keeps its pins: only what pyproject.toml no longer allows would change.
 check-lock: $(STAMP)
-	@new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && cp requirements-dev.lock requirements.lock "$$new" \
+	@new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && cp requirements-dev.lock requirements.lock \
+		requirements-extras.lock "$$new" \
 	&& $(LOCK_DEV) -o "$$new/requirements-dev.lock" && $(LOCK_RUN) -o "$$new/requirements.lock" \
+	&& $(LOCK_EXTRAS) -o "$$new/requirements-extras.lock" \
 	&& diff -q requirements-dev.lock "$$new/requirements-dev.lock" \
 	&& diff -q requirements.lock "$$new/requirements.lock" \
+	&& diff -q requirements-extras.lock "$$new/requirements-extras.lock" \
 	|| { echo "The lock files do not match pyproject.toml, or could not be made: run make lock" >&2; exit 1; }
 
 lock: $(STAMP) ## Bring the lock files up to date with pyproject.toml
 	$(LOCK_DEV) -o requirements-dev.lock
 	$(LOCK_RUN) -o requirements.lock
+	$(LOCK_EXTRAS) -o requirements-extras.lock
 
 clean: ## Remove the environment, caches and the state of every sandbox
 	rm -rf .venv .sandbox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

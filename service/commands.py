@@ -196,7 +196,7 @@ async def check_erasure(settings: Settings, arguments: argparse.Namespace) -> in
 
 async def upgrade(settings: Settings, _arguments: argparse.Namespace) -> None:
     """Bring the database to the present schema."""
-    print(await schema.upgrade(settings.database_url.get_secret_value()))
+    print(await schema.upgrade(settings.session_url))
 
 
 async def show_database(settings: Settings, _arguments: argparse.Namespace) -> int:

@@ -91,7 +91,7 @@ def test_lists_are_written_with_commas(
 
 def test_no_secret_is_shown_by_printing_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
-    assert len(secrets) == 10
+    assert len(secrets) == 11
     for name in secrets:
         monkeypatch.setenv(_variable(name), "redis://user:hidden@example.com/")
     # A key has a form, and what has another is not shown either.

@@ -39,6 +39,7 @@ async def check_database(settings: Settings) -> Findings:
                 await _schema(conn),
                 judge_clock(await _difference_s(conn)),
                 await _connections(conn, settings),
+                await _pooler(conn, settings),
             ]
     except DatabaseUnavailableError as error:
         return [wrong("database", _advice(error))]
@@ -119,3 +120,21 @@ async def _connections(conn: Connection, settings: Settings) -> Finding:
     if _PROCESSES * each > most - reserved:
         return wrong("connections", f"{words}: lower AUTOS_DATABASE_POOL_SIZE, or raise max_connections")
     return ok("connections", f"{words}: enough for {(most - reserved) // each} processes")
+
+
+async def _pooler(conn: Connection, settings: Settings) -> Finding:
+    """Look past the pooler, and for what it passes on for nobody: role or database have to have it."""
+    if not settings.database_direct_url:
+        return ok("pooler", "there is none, as AUTOS_DATABASE_DIRECT_URL is not set")
+    past_it = {"database_url": settings.database_direct_url, "database_direct_url": None}
+    try:
+        async with db.open_connection(settings.model_copy(update=past_it)):
+            pass
+    except DatabaseUnavailableError as error:
+        return wrong("pooler", _advice(error).replace("DATABASE_URL", "AUTOS_DATABASE_DIRECT_URL"))
+    there = {name: await conn.fetchval("select current_setting($1)", name) for name in db.SESSION_SETTINGS}
+    missing = [f"{name} = '{value}'" for name, value in db.SESSION_SETTINGS.items() if there[name] != value]
+    if missing:
+        words = "it passes these on for nobody, so the role of DATABASE_URL needs them: alter role … set"
+        return warning("pooler", f"{words} {', '.join(missing)}")
+    return ok("pooler", "the role of DATABASE_URL has what it does not pass on; past it PostgreSQL answers")

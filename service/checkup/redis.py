@@ -8,6 +8,7 @@ from redis.exceptions import AuthenticationError, ResponseError
 
 from service.checkup.findings import Finding, Findings, ok, warning, wrong
 from service.core.queue import REDIS_ERRORS
+from service.core.redis_client import open_redis_pool
 from service.core.settings import Settings
 
 _OLDEST = (6, 2)
@@ -18,22 +19,23 @@ _SCRIPT = "redis.call('SET', KEYS[1], ARGV[1], 'PX', 1000) return redis.call('GE
 async def check_redis(settings: Settings) -> Findings:
     """Look at server, memory and scripts."""
     try:
-        redis = Redis.from_url(
-            settings.redis_url.get_secret_value(),
-            socket_timeout=_TIMEOUT_S,
-            socket_connect_timeout=_TIMEOUT_S,
-        )
+        async with open_redis_pool(
+            settings.redis_url.get_secret_value(), connect_timeout_s=_TIMEOUT_S, timeout_s=_TIMEOUT_S
+        ) as pool:
+            return await _look(Redis(connection_pool=pool))
     except ValueError:
         return [wrong("redis", "REDIS_URL is no URL of a Redis")]
-    async with redis:
-        try:
-            info = await redis.info()
-        except AuthenticationError:
-            return [wrong("redis", "it refuses the password of REDIS_URL")]
-        except REDIS_ERRORS as error:
-            words = f"it does not answer ({type(error).__name__}): is it running, is REDIS_URL right?"
-            return [wrong("redis", words)]
-        return [_server(info), _memory(info), await _scripts(redis)]
+
+
+async def _look(redis: Redis) -> Findings:
+    try:
+        info = await redis.info()
+    except AuthenticationError:
+        return [wrong("redis", "it refuses the password of REDIS_URL")]
+    except REDIS_ERRORS as error:
+        words = f"it does not answer ({type(error).__name__}): is it running, is REDIS_URL right?"
+        return [wrong("redis", words)]
+    return [_server(info), _memory(info), await _scripts(redis)]
 
 
 def _server(info: dict[str, Any]) -> Finding:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 
 from service.checkup.database import check_database, check_secrets
+from service.checkup.encryption import check_encryption
 from service.checkup.findings import Check, Finding, Findings, ok, wrong
 from service.checkup.host import check_api, check_files, check_kept, check_webhooks
 from service.checkup.portal import check_portal, check_token
@@ -27,6 +28,7 @@ CHECKS: Mapping[str, Check] = {
     "database": check_database,
     "secrets": check_secrets,
     "redis": check_redis,
+    "encryption": check_encryption,
     "bucket": check_storage,
     "portal token": check_token,
     "portal": check_portal,

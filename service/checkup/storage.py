@@ -90,15 +90,15 @@ async def judge_encryption(storage: Storage, key: str, settings: Settings) -> Fi
     try:
         found = await storage.find_encryption(key)
     except StorageUnavailableError as error:
-        return wrong("encryption", f"it cannot be looked at ({error}): {_RIGHTS}")
+        return wrong("bucket encryption", f"it cannot be looked at ({error}): {_RIGHTS}")
     if asked.algorithm is None:
-        return ok("encryption", f"left to the bucket, which says {found.algorithm or 'nothing'} of it")
+        return ok("bucket encryption", f"left to the bucket, which says {found.algorithm or 'nothing'} of it")
     if found.algorithm != asked.algorithm:
         words = f"the store took an object and does not say that it encrypts it with {asked.algorithm}"
-        return wrong("encryption", f"{words}: can it do so? AUTOS_S3_ENCRYPTION asks for it")
+        return wrong("bucket encryption", f"{words}: can it do so? AUTOS_S3_ENCRYPTION asks for it")
     if not _is_same_key(asked.kms_key_id, found.kms_key_id):
-        return wrong("encryption", "another key was used than AUTOS_S3_KMS_KEY_ID names")
-    return ok("encryption", f"{found.algorithm}, as asked for")
+        return wrong("bucket encryption", "another key was used than AUTOS_S3_KMS_KEY_ID names")
+    return ok("bucket encryption", f"{found.algorithm}, as asked for")
 
 
 def _is_same_key(asked: str | None, used: str | None) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -33,6 +33,15 @@ _CONNECT_TIMEOUT_S = 2.0
 # A busy machine is no reason not to start; later on, who asks for a connection waits no longer than above.
 _START_TIMEOUT_S = 10.0
 _COMMAND_TIMEOUT_S = 5.0
+
+SESSION_SETTINGS: Mapping[str, str] = {
+    # Our statements touch few rows: compiling one takes far longer than any of them.
+    "jit": "off",
+    "statement_timeout": "5s",
+    "lock_timeout": "3s",
+    "idle_in_transaction_session_timeout": "15s",
+}
+"""What each connection of the pool begins with, as `show` has it; behind a pooler the role has to have it."""
 
 # What undoes a transaction that did no wrong. Our lock order leaves hardly a chance for it.
 _CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
@@ -178,14 +187,7 @@ async def open_database(
             command_timeout=_COMMAND_TIMEOUT_S,
             init=_init_connection,
             reset=_leave_session,
-            server_settings={
-                "application_name": "autos",
-                # Our statements touch few rows: compiling one takes far longer than any of them.
-                "jit": "off",
-                "statement_timeout": "5000",
-                "lock_timeout": "3000",
-                "idle_in_transaction_session_timeout": "15000",
-            },
+            **_session_options(settings, SESSION_SETTINGS),
         )
     except (*_UNAVAILABLE, asyncpg.PostgresError) as error:
         raise DatabaseUnavailableError(f"cannot connect to the database: {type(error).__name__}") from error
@@ -209,7 +211,7 @@ async def open_connection(settings: Settings) -> AsyncIterator[Connection]:
             settings.database_url.get_secret_value(),
             timeout=_START_TIMEOUT_S,
             command_timeout=_COMMAND_TIMEOUT_S,
-            server_settings={"application_name": "autos"},
+            **_session_options(settings),
         )
     except (*_UNAVAILABLE, asyncpg.PostgresError, ValueError) as error:
         raise DatabaseUnavailableError(f"cannot connect to the database: {type(error).__name__}") from error
@@ -220,6 +222,18 @@ async def open_connection(settings: Settings) -> AsyncIterator[Connection]:
             await conn.close(timeout=_CONNECT_TIMEOUT_S)
         except _UNAVAILABLE:
             conn.terminate()
+
+
+def _session_options(settings: Settings, session_settings: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return what a connection may take for granted of the session behind it.
+
+    A pooler in transaction mode lends another session for each transaction: it refuses settings at the start,
+    and what was prepared is not there the next time.
+    """
+    named = {"application_name": "autos"}
+    if settings.database_direct_url:
+        return {"server_settings": named, "statement_cache_size": 0}
+    return {"server_settings": named | dict(session_settings or {})}
 
 
 def _look_at_its_end(release: "asyncio.Future[None]") -> None:

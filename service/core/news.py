@@ -82,7 +82,7 @@ class News:
 async def open_news(settings: Settings) -> AsyncIterator[News]:
     """Listen until the block ends; a database that goes away is called again, and all look often."""
     news = News()
-    listening = asyncio.create_task(_listen_for_ever(news, settings.database_url.get_secret_value()))
+    listening = asyncio.create_task(_listen_for_ever(news, settings.session_url))
     try:
         yield news
     finally:

@@ -15,15 +15,13 @@ import orjson
 from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
 from arq.jobs import serialize_job
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.core import metrics
 from service.core.errors import EvictingRedisError
+from service.core.redis_client import open_redis_pool
 from service.core.settings import Settings
 from service.core.telemetry import Calls
 
@@ -204,22 +202,16 @@ async def open_queue(settings: Settings) -> AsyncIterator[Queue]:
 
     Raises:
         EvictingRedisError: it must not be used as it is set up.
+        ValueError: REDIS_URL is no URL of a Redis.
     """
-    pool: ConnectionPool = ConnectionPool.from_url(
-        settings.redis_url.get_secret_value(),
-        socket_connect_timeout=1,
-        socket_timeout=2,
-        health_check_interval=15,
-        retry=Retry(NoBackoff(), 1),
-    )
-    redis = ArqRedis(pool, job_serializer=serialize, job_deserializer=orjson.loads)
-    queue = Queue(redis)
-    try:
-        await queue.refuse_eviction()
-        yield queue
-    finally:
-        await redis.aclose()
-        await pool.disconnect()
+    async with open_redis_pool(settings.redis_url.get_secret_value()) as pool:
+        redis = ArqRedis(pool, job_serializer=serialize, job_deserializer=orjson.loads)
+        queue = Queue(redis)
+        try:
+            await queue.refuse_eviction()
+            yield queue
+        finally:
+            await redis.aclose()
 
 
 def serialize(task: dict[str, Any]) -> bytes:

@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/autos"), validation_alias="DATABASE_URL"
     )
+    database_direct_url: SecretStr | None = None
+    """PostgreSQL itself, when `database_url` leads to a pooler that lends a server for a transaction only."""
     redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), validation_alias="REDIS_URL")
     s3_endpoint_url: str | None = Field(None, validation_alias="AWS_ENDPOINT_URL_S3")
     aws_access_key_id: str | None = Field(None, validation_alias="AWS_ACCESS_KEY_ID")
@@ -178,6 +180,11 @@ class Settings(BaseSettings):
     def secrecy_ceiling(self, own: int | None) -> int:
         """Return up to which secrecy a client with a ceiling of its own, or none, may have documents."""
         return self.max_secrecy if own is None else min(own, self.max_secrecy)
+
+    @property
+    def session_url(self) -> str:
+        """Where a session with PostgreSQL lasts: for who listens, and for changes of the schema."""
+        return (self.database_direct_url or self.database_url).get_secret_value()
 
     @property
     def key_ring(self) -> list[bytes]:

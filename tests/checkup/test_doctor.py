@@ -40,8 +40,8 @@ from tests.world import World
 from worker.janitor import PREFIX as SWEPT
 
 NAMES = (
-    "settings", "database", "schema", "clock", "connections", "secrets", "redis", "redis memory",
-    "redis scripts", "bucket", "bucket write", "encryption", "links", "bucket list", "bucket delete",
+    "settings", "database", "schema", "clock", "connections", "pooler", "secrets", "redis", "redis memory",
+    "redis scripts", "encryption", "bucket", "bucket write", "bucket encryption", "links", "bucket list", "bucket delete",
     "portal token", "portal", "public url", "open files", "webhooks", "retention", "secrecy",
 )  # fmt: skip
 AWAY = "127.0.0.1:1"
@@ -126,6 +126,12 @@ def test_a_probe_that_is_left_behind_lies_where_the_janitor_removes_it() -> None
         ({"database_pool_size": 5000}, "connections", "wrong: lower AUTOS_DATABASE_POOL_SIZE"),
         ({"redis_url": f"redis://:hidden@{AWAY}/0"}, "redis", "wrong: does not answer"),
         ({"redis_url": "http://hidden"}, "redis", "wrong: no URL of a Redis"),
+        ({"redis_url": "redis+sentinel://:hidden@127.0.0.1"}, "redis", "wrong: no URL of a Redis"),
+        (
+            {"database_direct_url": f"postgresql://{AWAY}/x"},
+            "pooler",
+            "wrong: AUTOS_DATABASE_DIRECT_URL",
+        ),
         ({"bucket": "another"}, "bucket", "wrong: there is no bucket another"),
         ({"s3_endpoint_url": f"http://{AWAY}"}, "bucket", "wrong: is AWS_ENDPOINT_URL_S3 right?"),
         ({"aws_secret_access_key": "hidden"}, "bucket", "wrong: the credentials are refused"),

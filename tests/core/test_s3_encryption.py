@@ -87,7 +87,7 @@ async def encrypted() -> AsyncIterator[Settings]:
 
 async def test_a_store_that_encrypts_is_found_well(encrypted: Settings) -> None:
     found = {one.name: (one.verdict, one.words) for one in await check_storage(encrypted)}
-    assert found["encryption"] == ("ok", "aws:kms, as asked for")
+    assert found["bucket encryption"] == ("ok", "aws:kms, as asked for")
     assert {verdict for verdict, _ in found.values()} <= {"ok", "warning"}
 
 
