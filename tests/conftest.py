@@ -28,7 +28,7 @@ from tests.rings import SECRET_KEYS
 from tests.world import World, open_world
 
 TABLES = """idempotency_keys, portal_tokens, canaries, delivery_attempts, deliveries, batch_items, batches,
-    subscriptions, documents, jobs, turns, processes, audit_log, signing_secrets, endpoints,
+    subscriptions, documents, jobs, turns, known_lists, processes, audit_log, signing_secrets, endpoints,
     sessions, api_keys, clients"""
 
 MakeSettings = Callable[..., Settings]

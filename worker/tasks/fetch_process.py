@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
+from datetime import datetime
 from uuid import UUID
 
-from service.core import documents, jobs, metrics, processes, tracing
+from service.core import documents, jobs, known_lists, metrics, processes, tracing
 from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.documents import Document
 from service.core.errors import (
     CodexFailureError,
+    DocumentNotReadyError,
     LeaseLostError,
     PortalBreakerOpenError,
     PortalError,
@@ -115,11 +117,12 @@ async def _run_until_deadline(context: Context, job: Job, ledger: Ledger, run: R
 
 async def _run(context: Context, job: Job, ledger: Ledger, run: Run) -> End:
     """Read the process, fetch what is pending, and say how the run ends."""
+    known_at = await _known_at(context, job, ledger)
     try:
-        record = await _read_process(context, job)
+        record = await _read_process(context, job, known_at)
     except PortalPausedError as error:
         return _wait_for_portal(context, job, error)
-    except (CodexFailureError, *PASSING_ERRORS) as error:
+    except (CodexFailureError, DocumentNotReadyError, *PASSING_ERRORS) as error:
         return _retry_later(context, job, error) or _settle(job, ledger, error=_reason(error))
     except PortalError as error:
         return _settle(job, ledger, error=_reason(error))
@@ -140,26 +143,49 @@ async def _run(context: Context, job: Job, ledger: Ledger, run: Run) -> End:
     return _settle(job, ledger)
 
 
-async def _read_process(context: Context, job: Job) -> ProcessRecord:
+async def _known_at(context: Context, job: Job, ledger: Ledger) -> datetime | None:
+    """Return what the source called the process's last change when it was listed, if that can save a list."""
+    if not context.sources.of(job.process_number).adapter.tells_changes:
+        return None
+
+    async def look() -> datetime | None:
+        async with context.db.connection() as conn:
+            return await known_lists.get(conn, job.process_number, max_secrecy=context.settings.max_secrecy)
+
+    return await ledger.while_leased(look)
+
+
+async def _read_process(context: Context, job: Job, known_at: datetime | None) -> ProcessRecord | None:
+    """Return what the portal says of the process; None when it has not changed."""
+    source = context.sources.of(job.process_number)
     async for attempt in quick_tries(context):
         with attempt:
-            async with context.portal_limit.slot():
-                record = await context.portal.read_process(job.process_number)
-            if record.secrecy_level > context.settings.max_secrecy:
+            async with source.limit.slot():
+                record = await source.adapter.read_process(job.process_number, known_at=known_at)
+            if record is not None and record.secrecy_level > context.settings.max_secrecy:
                 raise SecrecyError("the process is more secret than this system may fetch")
             return record
     raise AssertionError("unreachable: the last try returns or raises")
 
 
-async def _record_list(context: Context, job: Job, record: ProcessRecord) -> list[Document]:
-    """Write what the portal lists and return what is to be fetched."""
+async def _record_list(context: Context, job: Job, record: ProcessRecord | None) -> list[Document]:
+    """Write what the portal lists, or that nothing has changed, and return what is to be fetched."""
+    number = job.process_number
     async with context.db.transaction() as conn:
         # The process before the job: the order in which submissions lock them.
-        is_first = await processes.describe(conn, record)
-        filters = await jobs.hold(conn, job)
-        pending = await documents.record_list(
-            conn, job.process_number, job.id, record.documents, filters=filters, is_first=is_first
-        )
+        if record is None:
+            await processes.confirm_list(conn, number)
+            await known_lists.confirm(conn, number)
+            await jobs.hold(conn, job)
+            pending = await documents.take_up(conn, number, job.id)
+        else:
+            is_first = await processes.describe(conn, record)
+            if record.changed_at:
+                await known_lists.keep(conn, number, record.changed_at)
+            filters = await jobs.hold(conn, job)
+            pending = await documents.record_list(
+                conn, number, job.id, record.documents, filters=filters, is_first=is_first
+            )
         await jobs.record_progress(conn, job, lease_s=context.settings.lease_s, downloaded_bytes=0)
         return pending
 
