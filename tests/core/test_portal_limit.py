@@ -315,8 +315,8 @@ async def test_each_source_has_places_and_a_breaker_of_its_own(redis: Redis) -> 
         open_portal_limit(redis, both.portal) as portal,
         open_portal_limit(redis, both.data_lake) as lake,
     ):
-        async with portal.slot(), lake.slot():
-            # The only place of each is taken: by one who would wait for ever if they were the same.
+        # The only place of each: who asks for the second would wait for ever if they were the same.
+        async with asyncio.timeout(30), portal.slot(), lake.slot():
             seen = await portal.look(), await lake.look()
             assert [look and look.in_flight for look in seen] == [1, 1]
         with pytest.raises(PortalBreakerOpenError):
