@@ -216,11 +216,19 @@ create table processes (
     secrecy_level     smallint    check (secrecy_level between 0 and 5),
     metadata          jsonb       not null default '{}',
     source_updated_at timestamptz,             -- the newest movement the portal named
-    listed_at         timestamptz,             -- when the list of documents was last read
+    listed_at         timestamptz,             -- when the list of documents was last read, or known to be the same
     created_at        timestamptz not null default now(),
     updated_at        timestamptz not null default now()
 );
 create index processes_secret on processes (secrecy_level) where secrecy_level > 0;
+
+-- Of a source that tells when a process last changed: while it tells the same, no list is read again.
+create table known_lists (
+    process_number text        primary key references processes on delete cascade,
+    changed_at     timestamptz not null,  -- what the source called its last change just before the list was read
+    listed_at      timestamptz not null,  -- of the process, if nobody listed it otherwise since
+    read_at        timestamptz not null   -- when the list itself was last read
+);
 
 create table jobs (
     id                   uuid        primary key default gen_random_uuid(),

@@ -14,14 +14,12 @@ from service.core.db import open_database
 from service.core.key_ring import KeyRing
 from service.core.news import open_news
 from service.core.outbound import open_outbound
-from service.core.portal import open_portal
-from service.core.portal_limit import open_portal_limit
 from service.core.pulse import open_pulses
 from service.core.queue import open_queue
 from service.core.rate_limit import open_rate_limit
 from service.core.settings import Settings
+from service.core.sources import open_sources
 from service.core.storage import open_storage
-from service.core.token_source import open_token_source
 from service.dashboard import pages
 from service.dashboard import routes as dashboard
 from service.handlers import (
@@ -52,13 +50,12 @@ from service.keys import (
     NEWS,
     OPENAPI,
     OUTBOUND,
-    PORTAL,
-    PORTAL_LIMIT,
     PULSES,
     QUEUE,
     RATE_LIMIT,
     SETTINGS,
     SILENCE,
+    SOURCES,
     STORAGE,
     SUBMISSIONS,
     TEXTS,
@@ -116,7 +113,7 @@ def create_app(settings: Settings, *, silence_s: float = SILENCE_S) -> web.Appli
             _opened(QUEUE, open_queue),
             _submissions,
             _rate_limit,
-            _portal,
+            _sources,
             _pulses,
             _opened(STORAGE, open_storage),
             _opened(OUTBOUND, open_outbound),
@@ -206,18 +203,13 @@ async def _rate_limit(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
-async def _portal(app: web.Application) -> AsyncIterator[None]:
-    settings = app[SETTINGS]
-    async with (
-        open_token_source(settings, app[DATABASE]) as tokens,
-        open_portal(settings, tokens) as app[PORTAL],
-        open_portal_limit(app[QUEUE].redis, settings) as app[PORTAL_LIMIT],
-    ):
+async def _sources(app: web.Application) -> AsyncIterator[None]:
+    async with open_sources(app[SETTINGS], app[DATABASE], app[QUEUE].redis) as app[SOURCES]:
         yield
 
 
 async def _pulses(app: web.Application) -> AsyncIterator[None]:
-    async with open_pulses(app[DATABASE], app[PORTAL_LIMIT], app[SETTINGS]) as app[PULSES]:
+    async with open_pulses(app[DATABASE], app[SOURCES], app[SETTINGS]) as app[PULSES]:
         yield
 
 

@@ -12,12 +12,11 @@ from service.core.db import Database
 from service.core.key_ring import KeyRing
 from service.core.news import News
 from service.core.outbound import Outbound
-from service.core.portal import Portal
-from service.core.portal_limit import PortalLimit
 from service.core.pulse import Pulses
 from service.core.queue import Queue
 from service.core.rate_limit import RateLimit, Verdict
 from service.core.settings import Settings
+from service.core.sources import Sources
 from service.core.storage import Storage
 from service.load import Load
 from service.lookups import Lookups
@@ -44,8 +43,7 @@ LOAD = web.AppKey("load", Load)
 LOOKUPS = web.AppKey("lookups", Lookups)
 ACCESSES = web.AppKey("accesses", AccessLog)
 SUBMISSIONS = web.AppKey("submissions", Submissions)
-PORTAL = web.AppKey("portal", Portal)
-PORTAL_LIMIT = web.AppKey("portal_limit", PortalLimit)
+SOURCES = web.AppKey("sources", Sources)
 PULSES = web.AppKey("pulses", Pulses)
 TEXTS = web.AppKey("texts", asyncio.Semaphore)
 """Places for texts on their way from the portal."""

@@ -143,7 +143,7 @@ async def test_the_breaker_opening_is_counted_once(redis_url: str) -> None:
     before = Readings()
     async with Redis.from_url(redis_url) as redis:
         await redis.flushdb()
-        async with open_portal_limit(redis, Settings(portal_breaker_failures=1)) as limit:
+        async with open_portal_limit(redis, Settings(portal_breaker_failures=1).portal) as limit:
             for _ in range(2):
                 with pytest.raises(PortalBreakerOpenError):
                     async with limit.slot():

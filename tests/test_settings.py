@@ -91,7 +91,9 @@ def test_lists_are_written_with_commas(
 
 def test_no_secret_is_shown_by_printing_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
-    assert len(secrets) == 11
+    assert len(secrets) == 15
+    secrets.remove("data_lake_operator_cpf")
+    monkeypatch.setenv("AUTOS_DATA_LAKE_OPERATOR_CPF", "000.000.001-91")
     for name in secrets:
         monkeypatch.setenv(_variable(name), "redis://user:hidden@example.com/")
     # A key has a form, and what has another is not shown either.
@@ -100,20 +102,81 @@ def test_no_secret_is_shown_by_printing_the_settings(monkeypatch: pytest.MonkeyP
     assert "hidden" not in str(refused.value)
     secrets.remove("secret_keys")
     monkeypatch.setenv("AUTOS_SECRET_KEYS", "aGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVuaGk=")
-    # Two sources of the portal's token are one too many.
-    with pytest.raises(ValidationError) as refused:
-        Settings()
-    assert "hidden" not in str(refused.value)
-    monkeypatch.delenv("AUTOS_PORTAL_TOKEN")
-    monkeypatch.setenv("AUTOS_PORTAL_TOKEN_URL", "https://sso.example/token")
-    monkeypatch.setenv("AUTOS_PORTAL_CLIENT_ID", "autos")
+    # Two places for one token are one too many.
+    for source in ("PORTAL", "DATA_LAKE"):
+        with pytest.raises(ValidationError, match=f"AUTOS_{source}_TOKEN and") as refused:
+            Settings()
+        assert "hidden" not in str(refused.value)
+        monkeypatch.delenv(f"AUTOS_{source}_TOKEN")
+        monkeypatch.setenv(f"AUTOS_{source}_TOKEN_URL", "https://sso.example/token")
+        monkeypatch.setenv(f"AUTOS_{source}_CLIENT_ID", "autos")
+        secrets.remove(f"{source.lower()}_token")
     settings = Settings()
-    secrets.remove("portal_token")
     assert all(_plain(getattr(settings, name)).find("hidden") > 0 for name in secrets)
     assert len(settings.key_ring) == 1
-    for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
+    shown_whole = (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json())
+    for shown in (*shown_whole, repr(settings.portal), repr(settings.data_lake)):
         assert "hidden" not in shown
+        assert "00000000191" not in shown
         assert "aGlkZGVu" not in shown
+
+
+def test_each_source_has_settings_of_its_own_and_shares_our_manners(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOS_PORTAL_TOKEN", "of-the-portal")
+    monkeypatch.setenv("AUTOS_PORTAL_READ_TIMEOUT_S", "7")
+    monkeypatch.setenv("AUTOS_DATA_LAKE_TOKEN", "of-the-lake")
+    monkeypatch.setenv("AUTOS_DATA_LAKE_OPERATOR_CPF", " 000.000.001-91 ")
+    monkeypatch.setenv("AUTOS_DATA_LAKE_REDIRECT_HOSTS", "files.example, more.example")
+    monkeypatch.setenv("AUTOS_DATA_LAKE_CONCURRENCY", "3")
+    portal, lake = Settings().portal, Settings().data_lake
+    assert (portal.name, portal.title, lake.name, lake.title) == (
+        "portal",
+        "portal",
+        "data_lake",
+        "data lake",
+    )
+    assert (_plain(portal.token), _plain(lake.token)) == ("of-the-portal", "of-the-lake")
+    assert (portal.concurrency, lake.concurrency) == (10, 3)
+    assert (portal.read_timeout_s, lake.read_timeout_s) == (7, 7)
+    assert (portal.redirect_hosts, lake.redirect_hosts) == ((), ("files.example", "more.example"))
+    assert (portal.operator_cpf, _plain(lake.operator_cpf)) == (None, "00000000191")
+    assert portal.url != lake.url
+
+
+def test_each_court_has_the_source_that_is_named_for_it_or_the_one_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tjsp, trf4 = "10035792220258260564", "50465129420164047000"
+    assert {Settings().source_of(number) for number in (tjsp, trf4)} == {"portal"}
+    assert [source.name for source in Settings().sources] == ["portal"]
+    monkeypatch.setenv("AUTOS_SOURCE", "data_lake")
+    assert Settings().source_of(tjsp) == "data_lake"
+    assert [source.name for source in Settings().sources] == ["data_lake"]
+    monkeypatch.setenv("AUTOS_SOURCE_BY_COURT", "8.26=data_lake, 4.04=portal,")
+    assert (Settings().source_of(tjsp), Settings().source_of(trf4)) == ("data_lake", "portal")
+    assert [source.name for source in Settings().sources] == ["portal", "data_lake"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("AUTOS_SOURCE", "lake", "portal"),
+        ("AUTOS_SOURCE_BY_COURT", "8.26", "J.TR"),
+        ("AUTOS_SOURCE_BY_COURT", "826=portal", "J.TR"),
+        ("AUTOS_SOURCE_BY_COURT", "8.26=portal,8.26=data_lake", "each court once"),
+        ("AUTOS_SOURCE_BY_COURT", "8.26.0100=portal", "J.TR"),
+        ("AUTOS_SOURCE_BY_COURT", "8.26=elsewhere", "J.TR"),
+        ("AUTOS_DATA_LAKE_OPERATOR_CPF", "1234567890", "11 digits"),
+        ("AUTOS_DATA_LAKE_TOKEN_URL", "http://sso.example/", "https URL"),
+    ],
+)
+def test_a_source_that_is_misnamed_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValidationError, match=said) as refused:
+        Settings()
+    assert "1234567890" not in str(refused.value)
 
 
 ONE = {"AUTOS_PORTAL_TOKEN_URL": "https://sso.example/token", "AUTOS_PORTAL_CLIENT_ID": "autos"}

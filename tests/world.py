@@ -18,6 +18,8 @@ from service.core.pulse import Pulses
 from service.core.settings import Settings
 from service.keys import DATABASE, DRAINING, LOAD, NEWS, OPENAPI, PULSES
 from service.load import Load
+from service.sandbox.data_lake import FILES, Files, create_data_lake
+from service.sandbox.data_lake import PREFIX as DATA_LAKE_PREFIX
 from service.sandbox.portal import PORTAL_STATE, PortalState, create_portal
 from service.streams import SILENCE_S
 from tests.contract import Contract
@@ -159,6 +161,34 @@ async def open_portal_stand_in(latency_s: float = 0.0) -> AsyncIterator[tuple[st
         yield str(server.make_url("/api/v2")), app[PORTAL_STATE]
     finally:
         await server.close()
+
+
+@dataclass(frozen=True)
+class DataLakeStandIn:
+    """The stand-in data lake; `settings` lead to it."""
+
+    settings: dict[str, Any]
+    state: PortalState
+    files: Files
+
+
+@asynccontextmanager
+async def open_data_lake_stand_in(*, prepare_s: int = 0) -> AsyncIterator[DataLakeStandIn]:
+    """Serve the stand-in data lake and the site of its files."""
+    api, files = create_data_lake(
+        latency_s=0, token="lake-token", drip_s=0.5, expiry_s=0.7, prepare_s=prepare_s
+    )
+    async with TestServer(api) as server, TestServer(files) as site:
+        api[FILES].url = str(site.make_url("")).rstrip("/")
+        settings = {
+            "data_lake_url": str(server.make_url(DATA_LAKE_PREFIX)),
+            "data_lake_token": "lake-token",
+            "data_lake_redirect_hosts": "127.0.0.1",
+            "data_lake_operator_cpf": "00000000191",
+            "data_lake_concurrency": 32,
+            "data_lake_concurrency_start": 32,
+        }
+        yield DataLakeStandIn(settings, api[PORTAL_STATE], api[FILES])
 
 
 @asynccontextmanager

@@ -11,12 +11,10 @@ from service.core.accesses import AccessLog
 from service.core.db import Database, open_database
 from service.core.key_ring import KeyRing
 from service.core.outbound import Outbound, open_outbound
-from service.core.portal import Portal, open_portal
-from service.core.portal_limit import PortalLimit, open_portal_limit
 from service.core.queue import Queue, open_queue
 from service.core.settings import Settings
+from service.core.sources import Sources, open_sources
 from service.core.storage import Storage, open_storage
-from service.core.token_source import open_token_source
 from worker.beats import Beats
 from worker.claims import Claims, open_claims
 from worker.destinations import Destinations
@@ -62,8 +60,7 @@ class Context:
     settings: Settings
     db: Database
     queue: Queue
-    portal: Portal
-    portal_limit: PortalLimit
+    sources: Sources
     storage: Storage
     outbound: Outbound
     outbox: Outbox
@@ -83,14 +80,12 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
     async with AsyncExitStack() as stack:
         queue = await stack.enter_async_context(open_queue(settings))
         db = await stack.enter_async_context(open_database(settings))
-        tokens = await stack.enter_async_context(open_token_source(settings, db))
         worker_id = uuid4()
         yield Context(
             settings=settings,
             db=db,
             queue=queue,
-            portal=await stack.enter_async_context(open_portal(settings, tokens)),
-            portal_limit=await stack.enter_async_context(open_portal_limit(queue.redis, settings)),
+            sources=await stack.enter_async_context(open_sources(settings, db, queue.redis)),
             storage=await stack.enter_async_context(open_storage(settings)),
             outbound=await stack.enter_async_context(open_outbound(settings)),
             outbox=Outbox(db, KeyRing(settings.key_ring), settings),

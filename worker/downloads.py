@@ -13,6 +13,7 @@ from service.core.crash_points import crash_point
 from service.core.documents import Document, Missed, Stored
 from service.core.errors import (
     CodexFailureError,
+    DocumentNotReadyError,
     PortalError,
     PortalPausedError,
     PortalThrottledError,
@@ -22,7 +23,7 @@ from service.core.errors import (
     StorageUnavailableError,
 )
 from service.core.jobs import Job
-from worker.context import Context, Run
+from worker.context import Context, Run, wait_for
 from worker.ledger import Ledger
 
 PASSING_ERRORS = (PortalUnavailableError, StorageUnavailableError)
@@ -30,6 +31,10 @@ PASSING_ERRORS = (PortalUnavailableError, StorageUnavailableError)
 
 _LONGEST_WAIT_IN_A_RUN_S = 30.0
 _MOST_WAITS_IN_A_RUN = 20
+# A document that is being prepared has a place among the downloads while its run waits for it.
+_LONGEST_PREPARATION_S = 10.0
+_MOST_PREPARATIONS = 3
+_PREPARATION_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +51,7 @@ class Downloads:
     def __init__(self, context: Context, job: Job, ledger: Ledger, run: Run) -> None:
         self._run = run
         self._context = context
+        self._source = context.sources.of(job.process_number)
         self._job = job
         self._ledger = ledger
         self.pause: PortalPausedError | None = None
@@ -85,6 +91,9 @@ class Downloads:
         except PortalPausedError as error:
             self.pause = error
             self._miss(document, error, is_final=False, is_spent=False)
+        except DocumentNotReadyError as error:
+            self.left_over = error
+            self._miss(document, error, is_final=False, is_spent=False)
         except (CodexFailureError, *PASSING_ERRORS) as error:
             self.left_over = error
             self._miss(document, error, is_final=False)
@@ -116,8 +125,19 @@ class Downloads:
         async for attempt in quick_tries(self._context):
             with attempt:
                 number = attempt.retry_state.attempt_number
-                return await self._fetch_when_not_throttled(document, number)
+                return await self._fetch_when_ready(document, number)
         raise AssertionError("unreachable: the last try returns or raises")
+
+    async def _fetch_when_ready(self, document: Document, number: int) -> Stored:
+        for _ in range(_MOST_PREPARATIONS):
+            try:
+                return await self._fetch_when_not_throttled(document, number)
+            except DocumentNotReadyError as error:
+                wait_s = _PREPARATION_S if error.retry_after_s is None else error.retry_after_s
+                if wait_s > _LONGEST_PREPARATION_S:
+                    raise
+                await wait_for(self._context.stopping, wait_s)
+        return await self._fetch_when_not_throttled(document, number)
 
     async def _fetch_when_not_throttled(self, document: Document, number: int) -> Stored:
         for _ in range(_MOST_WAITS_IN_A_RUN):
@@ -130,7 +150,7 @@ class Downloads:
 
     async def _fetch_once(self, document: Document, number: int) -> Stored:
         async with AsyncExitStack() as place:
-            await place.enter_async_context(self._context.portal_limit.slot())
+            await place.enter_async_context(self._source.limit.slot())
             if self._is_ending():
                 raise _NotBegunError
             return await self._carry_over(document, number, place)
@@ -138,7 +158,9 @@ class Downloads:
     async def _carry_over(self, document: Document, number: int, place: AsyncExitStack) -> Stored:
         """Store the document; its place at the portal is free as soon as its last byte is here."""
         context = self._context
-        async with context.portal.open_document(document.process_number, document.portal_uuid) as stream:
+        async with self._source.adapter.open_document(
+            document.process_number, document.portal_uuid
+        ) as stream:
             # Every try of every run has a key of its own: a late write of a run that was taken for dead
             # can overwrite nothing, and the row says which object is real.
             tries = self._job.fence, document.attempts, number

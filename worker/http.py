@@ -105,7 +105,7 @@ def list_still(context: Context, *, patience_s: float = PATIENCE_S) -> dict[str,
 
 async def _ask(context: Context) -> dict[str, str]:
     checks, portal = await asyncio.gather(
-        ask_dependencies(context.db, context.queue, context.storage), context.portal_limit.look()
+        ask_dependencies(context.db, context.queue, context.storage), context.sources.look()
     )
     shut_s = portal.shut_ms / 1000 if portal else 0.0
     checks["portal"] = f"it kept failing and is left alone for {shut_s:.0f} s" if shut_s else OK

@@ -1,10 +1,11 @@
-"""The portal and its token: is there one, how long does it last, and is it accepted."""
+"""Each source of documents and its token: is there one, how long does it last, and is it accepted."""
 
 import base64
 import binascii
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import orjson
@@ -22,41 +23,44 @@ from service.core.errors import (
     ProcessNotFoundError,
     SchemaError,
 )
-from service.core.portal import open_portal
-from service.core.settings import Settings
+from service.core.settings import Settings, SourceSettings
 from service.core.sign_on import Credential
+from service.core.sources import open_adapter
 from service.core.token_source import FixedToken, TokenSource, open_token_source
 
 _SOON_S = 3600.0
 _TIMEOUT_S = 8.0
 _JWT = re.compile(r"[A-Za-z0-9_-]+\.([A-Za-z0-9_-]{1,16384})\.[A-Za-z0-9_-]*")
-_NO_TOKEN = "set AUTOS_PORTAL_TOKEN, or AUTOS_PORTAL_TOKEN_URL with a credential"  # noqa: S105  # no secret
 
 
 async def check_token(settings: Settings) -> Findings:
-    """Look at the token, without showing any of it."""
-    if credential := Credential.from_settings(settings):
-        return [await _renewed(settings, credential)]
-    if settings.portal_token is None:
-        return [wrong("portal token", f"there is none, and every job will wait for one: {_NO_TOKEN}")]
-    ends_at = end_of_token(settings.portal_token.get_secret_value())
-    return [judge_end(ends_at, now=datetime.now(UTC))]
+    """Look at the token for each source, without showing any of it."""
+    return [await _look_at_token(settings, source) for source in settings.sources]
 
 
-async def _renewed(settings: Settings, credential: Credential) -> Finding:
+async def _look_at_token(settings: Settings, source: SourceSettings) -> Finding:
+    name = f"{source.title} token"
+    if credential := Credential.from_settings(source):
+        return await _renewed(settings, credential, name)
+    if source.token is None:
+        return wrong(name, f"there is none, and every job will wait for one: {_set_token(source)}")
+    return judge_end(end_of_token(source.token.get_secret_value()), now=datetime.now(UTC), name=name)
+
+
+async def _renewed(settings: Settings, credential: Credential, name: str) -> Finding:
     try:
         async with open_database(settings) as database, database.connection() as conn:
             token = await portal_tokens.get(conn, credential.sha256)
     except (DatabaseUnavailableError, SchemaError) as error:
-        return wrong("portal token", f"it is kept in the database: {error}")
+        return wrong(name, f"it is kept in the database: {error}")
     if token.refused_reason:
         words = f"the sign-on server refused the credential ({token.refused_reason}): configure another one"
-        return wrong("portal token", words)
+        return wrong(name, words)
     if token.left_s > 0:
-        return ok("portal token", f"renewed by the workers; this one lasts for {token.left_s / 60:.0f} min")
+        return ok(name, f"renewed by the workers; this one lasts for {token.left_s / 60:.0f} min")
     if token.last_error:
-        return warning("portal token", f"there is none now: {token.last_error}")
-    return ok("portal token", "renewed by the workers; none was needed lately")
+        return warning(name, f"there is none now: {token.last_error}")
+    return ok(name, "renewed by the workers; none was needed lately")
 
 
 def end_of_token(token: str) -> datetime | None:
@@ -69,51 +73,57 @@ def end_of_token(token: str) -> datetime | None:
         return None
 
 
-def judge_end(ends_at: datetime | None, *, now: datetime) -> Finding:
+def judge_end(ends_at: datetime | None, *, now: datetime, name: str = "portal token") -> Finding:
     """Say what the end of a token that nobody renews for us means."""
     if ends_at is None:
-        return ok("portal token", "there is one; when it ends it does not say")
+        return ok(name, "there is one; when it ends it does not say")
     left_s, when = (ends_at - now).total_seconds(), f"{ends_at:%Y-%m-%d %H:%M} UTC"
     if left_s <= 0:
-        return wrong("portal token", f"it ended on {when}: set another one, and restart the workers")
+        return wrong(name, f"it ended on {when}: set another one, and restart the workers")
     if left_s < _SOON_S:
-        return warning("portal token", f"it ends within the hour, on {when}: set another one soon")
-    return ok("portal token", f"it lasts until {when}")
+        return warning(name, f"it ends within the hour, on {when}: set another one soon")
+    return ok(name, f"it lasts until {when}")
 
 
 async def check_portal(settings: Settings) -> Findings:
-    """Ask the portal for a process that there cannot be, beside the limit that the workers share."""
+    """Ask each source for a process that there cannot be, beside the limit that the workers share."""
+    return [await _ask(settings, source) for source in settings.sources]
+
+
+async def _ask(settings: Settings, source: SourceSettings) -> Finding:
+    name, prefix = source.title, f"AUTOS_{source.name.upper()}"
+    impatient = replace(source, read_timeout_s=min(source.read_timeout_s, _TIMEOUT_S))
     try:
-        async with _token_source(settings) as tokens, open_portal(_impatient(settings), tokens) as portal:
-            await portal.read_process(_number_of_none())
+        async with _token_source(settings, source) as tokens, open_adapter(impatient, tokens) as adapter:
+            await adapter.read_process(_number_of_none())
     except (ProcessNotFoundError, NoAccessError):
         pass  # it has understood us, and the token
     except PortalUnauthorizedError as error:
-        return [wrong("portal", f"it does not accept our token, or there is none: {error}; {_NO_TOKEN}")]
+        return wrong(name, f"it does not accept our token, or there is none: {error}; {_set_token(source)}")
     except PortalBlockedError:
-        return [wrong("portal", "its firewall refuses this machine's address")]
+        return wrong(name, "its firewall refuses this machine's address")
     except PortalThrottledError:
-        return [warning("portal", "it answers that there were too many requests: AUTOS_PORTAL_CONCURRENCY")]
+        return warning(name, f"it answers that there were too many requests: {prefix}_CONCURRENCY")
     except PortalError as error:
-        return [wrong("portal", f"{error}: is AUTOS_PORTAL_URL right, is the portal up?")]
+        return wrong(name, f"{error}: is {prefix}_URL right, is the {name} up?")
     except (DatabaseUnavailableError, SchemaError) as error:
-        return [wrong("portal", f"it cannot be asked without the token in the database: {error}")]
-    return [ok("portal", "it answers, and accepts the token")]
+        return wrong(name, f"it cannot be asked without the token in the database: {error}")
+    return ok(name, "it answers, and accepts the token")
 
 
 @asynccontextmanager
-async def _token_source(settings: Settings) -> AsyncIterator[TokenSource]:
-    """The source that the workers have; one that is fixed needs no database."""
-    if Credential.from_settings(settings) is None:
-        yield FixedToken(settings.portal_token.get_secret_value() if settings.portal_token else None)
+async def _token_source(settings: Settings, source: SourceSettings) -> AsyncIterator[TokenSource]:
+    """The tokens that the workers have; one that is fixed needs no database."""
+    if Credential.from_settings(source) is None:
+        yield FixedToken(source.token.get_secret_value() if source.token else None)
         return
-    async with open_database(settings) as database, open_token_source(settings, database) as tokens:
+    async with open_database(settings) as database, open_token_source(source, database) as tokens:
         yield tokens
 
 
-def _impatient(settings: Settings) -> Settings:
-    read_timeout_s = min(settings.portal_read_timeout_s, _TIMEOUT_S)
-    return settings.model_copy(update={"portal_read_timeout_s": read_timeout_s})
+def _set_token(source: SourceSettings) -> str:
+    prefix = f"AUTOS_{source.name.upper()}_TOKEN"
+    return f"set {prefix}, or {prefix}_URL with a credential"
 
 
 def _number_of_none() -> str:

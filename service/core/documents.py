@@ -181,12 +181,15 @@ async def record_list(
     )
     if is_first and not filters:
         return sorted((_document(row) for row in rows), key=lambda one: (-one.position, one.id))
-    await _take_up(conn, number, job_id)
     await _forget_unlisted(conn, number, [r.uuid for r in records])
-    return await _list_pending(conn, number)
+    return await take_up(conn, number, job_id)
 
 
-async def _take_up(conn: Connection, number: str, job_id: UUID) -> None:
+async def take_up(conn: Connection, number: str, job_id: UUID) -> list[Document]:
+    """Take up what a job wants of the documents that are listed already; return what is to be fetched.
+
+    What that is `record_list` says.
+    """
     await conn.execute(
         """update documents d
            set status = 'pending', job_id = $2, attempts = 0, error_code = null, error_message = null
@@ -195,6 +198,7 @@ async def _take_up(conn: Connection, number: str, job_id: UUID) -> None:
         number,
         job_id,
     )
+    return await _list_pending(conn, number)
 
 
 async def _forget_unlisted(conn: Connection, number: str, listed: Sequence[UUID]) -> None:

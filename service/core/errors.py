@@ -143,6 +143,24 @@ class CodexFailureError(PortalError):
     code = "codex_error"
 
 
+class LinkRefusedError(PortalUnavailableError):
+    """A place that the portal led to did not let us in: its temporary link may have run out."""
+
+
+class DocumentNotReadyError(PortalError):
+    """202: the portal prepares the document; asking again later costs no attempt.
+
+    Args:
+        retry_after_s: seconds to wait as the portal asked, or None when it did not say.
+    """
+
+    code = "not_ready"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class PortalPausedError(PortalError):
     """The portal refuses work for now, whoever asks; waiting costs the documents no attempt.
 

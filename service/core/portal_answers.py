@@ -11,6 +11,7 @@ import orjson
 from service.core.errors import (
     BadContentError,
     CodexFailureError,
+    DocumentNotReadyError,
     NoAccessError,
     PortalBlockedError,
     PortalError,
@@ -34,6 +35,7 @@ _ERROR_KEYS = frozenset(
     {"error", "errors", "message", "mensagem", "status", "code", "timestamp", "path", "externalUrlService"}
 )
 _LARGEST_ENVELOPE_BYTES = 4096
+_HEAD_BYTES = 4096
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes) -> PortalError:
@@ -50,6 +52,8 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> PortalErro
         return _blocked()
     said = _json(body)
     match status:
+        case 202:
+            return DocumentNotReadyError("the portal is preparing the document", retry_after_s=wait_s)
         case 401 | 403:
             return _refusal(status, said, body)
         case 404:
@@ -82,6 +86,17 @@ def error_in_content(head: bytes, *, size: int | None) -> PortalError | None:
     if is_small and _is_envelope(_json(head)):
         return BadContentError("the portal answered with an error in place of the document")
     return None
+
+
+def checked(body: bytes) -> bytes:
+    """Return the body of a whole answer.
+
+    Raises:
+        PortalError: that hides behind its 200.
+    """
+    if error := error_in_content(body[:_HEAD_BYTES], size=len(body)):
+        raise error
+    return body
 
 
 def retry_after_s(value: str | None) -> float | None:

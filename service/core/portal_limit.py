@@ -1,4 +1,4 @@
-"""Requests in flight to the portal, limited over all workers by what they share in Redis.
+"""Requests in flight to one source of documents, limited over all workers by what they share in Redis.
 
 A worker renews the places it holds; those of a dead one come back by themselves. The limit rises by one after
 as many successes as it is high and is halved when the portal asks for patience (429, 503). When the portal
@@ -32,9 +32,7 @@ from service.core.errors import (
 from service.core.portal_own import OwnPlaces
 from service.core.portal_shared import Operation, Shared, SharedPlaces, Turn, ms
 from service.core.queue import REDIS, REDIS_ERRORS
-from service.core.settings import Settings
-
-_SIGN = "autos:portal:sign"
+from service.core.settings import SourceSettings
 
 _HOLD_S = 30.0
 _LONGEST_PAUSE_S = 3600.0
@@ -64,13 +62,13 @@ class PortalLimit:
     of requests a second cost no more calls than there is time for.
     """
 
-    def __init__(self, redis: Redis, settings: Settings, *, hold_s: float = _HOLD_S) -> None:
+    def __init__(self, redis: Redis, source: SourceSettings, *, hold_s: float = _HOLD_S) -> None:
         self._redis = redis
-        self._settings = settings
-        self._shared = SharedPlaces(redis, settings, hold_s=hold_s)
-        self._own = OwnPlaces(settings)
+        self._source = source
+        self._shared = SharedPlaces(redis, source, hold_s=hold_s)
+        self._own = OwnPlaces(source)
         self._hold_s = hold_s
-        self._limit = min(settings.portal_concurrency_start, settings.portal_concurrency)
+        self._limit = min(source.concurrency_start, source.concurrency)
         self._successes = 0
         self._line: deque[asyncio.Future[str]] = deque()
         self._to_tell: list[_Told] = []
@@ -146,7 +144,9 @@ class PortalLimit:
         shut_ms, is_opened = answer or self._own.failed(holder)
         if is_opened:
             metrics.PORTAL_BREAKER_OPENINGS.inc()
-            log.warning("the portal keeps failing and is left alone for %.0f s", shut_ms / 1000)
+            log.warning(
+                "the %s keeps failing and is left alone for %.0f s", self._source.title, shut_ms / 1000
+            )
         return int(shut_ms)
 
     async def _end_well(self, holder: str) -> None:
@@ -160,7 +160,7 @@ class PortalLimit:
         answer = await told
         self._limit, is_closed = answer or (self._limit, self._own.succeeded(holder))
         if is_closed:
-            log.info("the portal answers again")
+            log.info("the %s answers again", self._source.title)
 
     # Taking a place and giving it back ------------------------------------------------------------
 
@@ -306,17 +306,21 @@ class PortalLimit:
         except REDIS_ERRORS as error:
             if not self._is_away:
                 self._is_away = True
-                log.warning("the portal's limit is not shared: Redis is away (%s)", type(error).__name__)
+                log.warning(
+                    "the %s's limit is not shared: Redis is away (%s)",
+                    self._source.title,
+                    type(error).__name__,
+                )
                 self._start(self._watch_for_redis())
             return None
 
     async def _watch_for_redis(self) -> None:
         """Write something now and then (a full Redis answers, but is of no use) until it is taken."""
         while not await self._is_closing_after(_SIGN_EVERY_S):
-            if await self._ask(self._redis.set(_SIGN, 1, px=1000)) is not None:
+            if await self._ask(self._redis.set(f"autos:{self._source.name}:sign", 1, px=1000)) is not None:
                 self._is_away = False
-                self._own = OwnPlaces(self._settings)
-                log.info("the portal's limit is shared again")
+                self._own = OwnPlaces(self._source)
+                log.info("the %s's limit is shared again", self._source.title)
                 self._stir()
                 return
 
@@ -332,7 +336,7 @@ class PortalLimit:
                 async with asyncio.timeout(_REDIS_TIMEOUT_S):
                     await self._shared.exchange([("renew", holder) for holder in self._held])
             except REDIS_ERRORS as error:
-                log.warning("places at the portal were not renewed: %s", type(error).__name__)
+                log.warning("places at the %s were not renewed: %s", self._source.title, type(error).__name__)
 
     async def _is_closing_after(self, timeout_s: float) -> bool:
         # An event, because redis-py can swallow a cancel that meets one of its own time-outs.
@@ -364,7 +368,7 @@ class PortalLimit:
 
 @asynccontextmanager
 async def open_portal_limit(
-    redis: Redis, settings: Settings, *, hold_s: float = _HOLD_S
+    redis: Redis, source: SourceSettings, *, hold_s: float = _HOLD_S
 ) -> AsyncIterator[PortalLimit]:
     """Open the shared limit and keep this process's places while it is open.
 
@@ -372,7 +376,7 @@ async def open_portal_limit(
         redis: may be away, now or later.
         hold_s: how long the places of a worker that died stay taken.
     """
-    limit = PortalLimit(redis, settings, hold_s=hold_s)
+    limit = PortalLimit(redis, source, hold_s=hold_s)
     limit.start_renewing()
     try:
         yield limit

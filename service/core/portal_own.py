@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from service.core.portal_shared import FULL, LONGEST_OPEN_S, Turn, ms
-from service.core.settings import Settings
+from service.core.settings import SourceSettings
 
 
 class OwnPlaces:
@@ -14,11 +14,11 @@ class OwnPlaces:
         clock: monotonic seconds.
     """
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, source: SourceSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._now = clock
-        self._limit = min(settings.portal_concurrency_start, settings.portal_concurrency)
-        self._most_failures = settings.portal_breaker_failures
-        self._shortest_open_s = settings.portal_breaker_open_s
+        self._limit = min(source.concurrency_start, source.concurrency)
+        self._most_failures = source.breaker_failures
+        self._shortest_open_s = source.breaker_open_s
         self._held: set[str] = set()
         self._paused_until = 0.0
         self._failures = 0

@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
+import orjson
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -18,11 +19,13 @@ from pydantic import (
     WrapValidator,
 )
 
-from service.core.errors import BadContentError
+from service.core.errors import BadContentError, ProcessNotFoundError
 
 _BRASILIA = ZoneInfo("America/Sao_Paulo")
 _NAMESPACE = UUID("6f0a1f0e-52a7-4f3c-9a51-0c0b8f8f7c11")
-_HREF = re.compile(r"/processos/(?P<process>[0-9.-]+)/documentos/(?P<uuid>[0-9a-fA-F-]{36})/binario/?$")
+_HREF = re.compile(
+    r"/processos/(?P<process>[0-9.-]+)/documentos/(?P<uuid>[0-9a-fA-F-]{36})/binario(?:-url)?/?$"
+)
 _SECRECY = {
     "PUBLICO": 0,
     "SEGREDO_JUSTICA": 1,
@@ -54,7 +57,12 @@ class DocumentRecord:
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """One process as the portal describes it now."""
+    """One process as the portal describes it now.
+
+    Attributes:
+        source_updated_at: the newest movement that it names.
+        changed_at: what the source itself called its last change just before; None when it does not say.
+    """
 
     number: str
     court: str | None
@@ -64,6 +72,7 @@ class ProcessRecord:
     source_updated_at: datetime | None
     metadata: dict[str, Any]
     documents: list[DocumentRecord]
+    changed_at: datetime | None = None
 
 
 def _secrecy(value: object) -> int:
@@ -125,6 +134,7 @@ class _Document(_Lenient):
     nivelSigilo: Secrecy = _MOST_SECRET  # noqa: N815
     tipo: Named = None
     hrefBinario: Text = None  # noqa: N815
+    id: Text = None
     arquivo: _File | None = None
 
 
@@ -151,25 +161,54 @@ class _Process(_Lenient):
     tramitacaoAtual: _Course  # noqa: N815
 
 
-def read_process(value: object, number: str) -> ProcessRecord:
+class _List(_Lenient):
+    """The documents apart from their process; a list that is not there is not taken for an empty one."""
+
+    documentos: Annotated[list[_Document], BeforeValidator(_list)]
+
+
+Form = TypeVar("Form", _Process, _List)
+
+
+def only_process(body: bytes) -> object:
+    """Return the one object that an answer describes; documented as an array of one, also seen bare.
+
+    Raises:
+        ProcessNotFoundError: the array is empty.
+        BadContentError: no JSON, or several processes.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise BadContentError("the portal described the process in no JSON") from None
+    if not isinstance(value, list):
+        return value
+    if not value:
+        raise ProcessNotFoundError("the portal has no such process")
+    if len(value) > 1:
+        # Reading the first alone could lose the documents of the others in silence.
+        raise BadContentError("the portal described several processes in place of one")
+    return value[0]
+
+
+def read_process(value: object, number: str, *, listed: object = None) -> ProcessRecord:
     """Read the object of one process, asked for by its 20 digits.
 
     Only `tramitacaoAtual.documentos` counts: the other courses list stale copies under other ids. One entry
     that cannot be read refuses the whole list, because leaving it out would lose a document in silence.
     What merely describes the process is left out when it cannot be read.
 
+    Args:
+        listed: an object whose `documentos` are the list in place of those, for a source that has it apart.
+
     Raises:
         BadContentError: another shape, or another process than the one asked for.
     """
-    try:
-        process = _Process.model_validate(value)
-    except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        # Without its cause, whose text quotes the case.
-        raise BadContentError(f"the portal described the process in another form (at {where})") from None
+    process = _read(_Process, value, "the process")
     if re.sub(r"\D", "", process.numeroProcesso) != number:
         raise BadContentError("the portal described another process than the one asked for")
     course = process.tramitacaoAtual
+    documents = course.documentos if listed is None else _read(_List, listed, "its documents").documentos
     moved = [at for movement in course.movimentos or [] if (at := _time(movement.dataHora))]
     return ProcessRecord(
         number=number,
@@ -185,8 +224,17 @@ def read_process(value: object, number: str) -> ProcessRecord:
             "value": course.valorAcao,
             "filed_at": course.dataHoraAjuizamento,
         },
-        documents=list(_documents(course.documentos, number, process.nivelSigilo)),
+        documents=list(_documents(documents, number, process.nivelSigilo)),
     )
+
+
+def _read(form: type[Form], value: object, what: str) -> Form:
+    try:
+        return form.model_validate(value)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        # Without its cause, whose text quotes the case.
+        raise BadContentError(f"the portal described {what} in another form (at {where})") from None
 
 
 def _documents(listed: list[_Document], number: str, secrecy_level: int) -> Iterator[DocumentRecord]:
@@ -199,7 +247,7 @@ def _documents(listed: list[_Document], number: str, secrecy_level: int) -> Iter
 
 
 def _document(document: _Document, number: str, secrecy_level: int) -> DocumentRecord:
-    uuid = _uuid(document.hrefBinario, number)
+    uuid = _uuid(document, number)
     file = document.arquivo or _File()
     return DocumentRecord(
         uuid=uuid
@@ -217,16 +265,18 @@ def _document(document: _Document, number: str, secrecy_level: int) -> DocumentR
     )
 
 
-def _uuid(href: str | None, number: str) -> UUID | None:
-    """Read the uuid, which stands only inside the link; the link itself is never followed.
+def _uuid(document: _Document, number: str) -> UUID | None:
+    """Read the uuid, which stands inside the link; the link itself is never followed.
 
-    A link into another process gives none: its file would end up under the wrong case.
+    A link into another process gives none: its file would end up under the wrong case. Where a list has no
+    links at all, it is the `id`.
     """
-    match = _HREF.search(href or "")
-    if match is None or re.sub(r"\D", "", match["process"]) != number:
-        return None
+    text = document.id
+    if document.hrefBinario:
+        match = _HREF.search(document.hrefBinario)
+        text = match["uuid"] if match and re.sub(r"\D", "", match["process"]) == number else None
     try:
-        return UUID(match["uuid"])
+        return UUID(text or "")
     except ValueError:
         return None
 

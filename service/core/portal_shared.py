@@ -1,4 +1,4 @@
-"""What all workers know of the portal: places, limit, pause and breaker, kept in Redis.
+"""What all workers know of one source of documents: places, limit, pause and breaker, kept in Redis.
 
 The rules are one Lua script, so that they hold over all workers; its clock is Redis' own. One call carries
 whatever a process has to ask and to tell at that moment. The holders of places stand in a sorted set with the
@@ -11,10 +11,7 @@ from typing import NamedTuple
 
 from redis.asyncio import Redis
 
-from service.core.settings import Settings
-
-HOLDERS = "autos:portal:holders"
-STATE = "autos:portal:state"
+from service.core.settings import SourceName, SourceSettings
 
 FULL = -1
 LONGEST_OPEN_S = 300.0
@@ -153,13 +150,14 @@ class Shared(NamedTuple):
 class SharedPlaces:
     """The script with the settings it needs; every call raises what Redis raises."""
 
-    def __init__(self, redis: Redis, settings: Settings, *, hold_s: float) -> None:
+    def __init__(self, redis: Redis, source: SourceSettings, *, hold_s: float) -> None:
         self._script = redis.register_script(_EXCHANGE)
+        self._keys = [holders_key(source.name), state_key(source.name)]
         self._rules = [
-            settings.portal_concurrency_start,
-            settings.portal_concurrency,
-            settings.portal_breaker_failures,
-            ms(settings.portal_breaker_open_s),
+            source.concurrency_start,
+            source.concurrency,
+            source.breaker_failures,
+            ms(source.breaker_open_s),
             ms(LONGEST_OPEN_S),
             ms(hold_s),
         ]
@@ -172,7 +170,7 @@ class SharedPlaces:
         1 if this closed the breaker. `failed`: for how many ms the breaker is shut, and 1 if this opened it.
         """
         answers: list[list[int]] = await self._script(
-            keys=[HOLDERS, STATE], args=[*self._rules, *chain.from_iterable(operations)]
+            keys=self._keys, args=[*self._rules, *chain.from_iterable(operations)]
         )
         return answers
 
@@ -180,6 +178,16 @@ class SharedPlaces:
         """Return how things are, and change nothing."""
         (answer,) = await self.exchange([("look", 0)])
         return Shared(*answer)
+
+
+def holders_key(name: SourceName) -> str:
+    """Return where in Redis those stand who hold a place at this source."""
+    return f"autos:{name}:holders"
+
+
+def state_key(name: SourceName) -> str:
+    """Return where in Redis everything else about this source stands."""
+    return f"autos:{name}:state"
 
 
 def ms(seconds: float) -> int:

@@ -14,7 +14,7 @@ from service.core.portal_records import ProcessRecord
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One court case; `number` is its 20 digits, `listed_at` when its documents were last listed."""
+    """One court case; `number` is its 20 digits, `listed_at` when its documents were last known to be all."""
 
     number: str
     court: str | None
@@ -78,6 +78,11 @@ async def get(conn: Connection, number: str) -> Process:
         NotFoundError: it was never asked for.
     """
     return _process(await conn.fetchrow("select * from processes where number = $1", number))
+
+
+async def confirm_list(conn: Connection, number: str) -> None:
+    """Write that the documents are at this moment those that were listed before."""
+    await conn.execute("update processes set listed_at = now(), updated_at = now() where number = $1", number)
 
 
 async def describe(conn: Connection, record: ProcessRecord) -> bool:

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from service.core import canary, chores, deliveries, jobs, metrics
 from service.core.canary import Outcome
 from service.core.db import Connection, Database
 from service.core.errors import DatabaseUnavailableError
-from service.core.portal_limit import PortalLimit
 from service.core.portal_shared import Shared
 from service.core.settings import Settings
 from service.core.token_source import token_state
@@ -73,11 +73,18 @@ class Pulse:
     canary: Outcome | None
 
 
+class Looked(Protocol):
+    """What shows the state of the portal: one limit, or all of them together."""
+
+    async def look(self) -> Shared | None:
+        """Return what all workers share now; None when Redis does not say."""
+
+
 async def take(conn: Connection, portal: Shared | None, settings: Settings) -> Pulse:
     """Return the pulse of this moment; of what has ended nothing is read, however much of it there is.
 
     Args:
-        portal: what `PortalLimit.look` says.
+        portal: what `look` says.
     """
     taken_at: datetime = await conn.fetchval("select now()")
     of_jobs, of_deliveries = await jobs.take_stock(conn), await deliveries.take_stock(conn)
@@ -112,7 +119,7 @@ class Pulses:
         history: the oldest first; empty before the first one.
     """
 
-    def __init__(self, db: Database, portal_limit: PortalLimit, settings: Settings) -> None:
+    def __init__(self, db: Database, portal_limit: Looked, settings: Settings) -> None:
         self._db = db
         self._portal_limit = portal_limit
         self._settings = settings
@@ -197,7 +204,7 @@ def show(pulse: Pulse) -> None:
 
 @asynccontextmanager
 async def open_pulses(
-    db: Database, portal_limit: PortalLimit, settings: Settings, *, every_s: float = EVERY_S
+    db: Database, portal_limit: Looked, settings: Settings, *, every_s: float = EVERY_S
 ) -> AsyncIterator[Pulses]:
     """Take the pulse beside everything else until the block ends.
 

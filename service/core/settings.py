@@ -1,6 +1,8 @@
 """Every knob of Autos, in one frozen object read once at start-up from the environment."""
 
 import ipaddress
+import re
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -22,6 +24,45 @@ from service.core.errors import InvalidProcessNumberError
 from service.core.key_ring import parse_keys
 
 MIB = 1024 * 1024
+
+SourceName = Literal["portal", "data_lake"]
+
+_SOURCES: tuple[SourceName, ...] = ("portal", "data_lake")
+_COURT = re.compile(r"[1-9]\.[0-9]{2}=(?:portal|data_lake)")
+_CPF = re.compile(r"[0-9]{11}")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """What there is to know of one of the two sources of documents.
+
+    Attributes:
+        name: also the beginning of its settings: `AUTOS_PORTAL_…`, `AUTOS_DATA_LAKE_…`.
+        operator_cpf: 11 digits of the user on whose behalf it is asked, if it wants to hear of one.
+        redirect_hosts: hosts beside its own to which a redirect or a temporary link may lead.
+        concurrency: the most requests in flight to it, over all workers; it starts with `concurrency_start`.
+    """
+
+    name: SourceName
+    url: str
+    token: SecretStr | None = field(repr=False)
+    token_url: str | None
+    client_id: str | None
+    client_secret: SecretStr | None = field(repr=False)
+    refresh_token: SecretStr | None = field(repr=False)
+    operator_cpf: SecretStr | None = field(repr=False)
+    redirect_hosts: tuple[str, ...]
+    concurrency: int
+    concurrency_start: int
+    read_timeout_s: float
+    min_bytes_per_s: int
+    breaker_failures: int
+    breaker_open_s: float
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return self.name.replace("_", " ")
 
 
 class Settings(BaseSettings):
@@ -65,6 +106,11 @@ class Settings(BaseSettings):
     s3_kms_key_id: str | None = None
     """With `aws:kms`: a key of your own, by its id or ARN."""
 
+    # Where documents come from.
+    source: SourceName = "portal"
+    source_by_court: Annotated[tuple[str, ...], NoDecode] = ()
+    """Another source for the processes of some courts, by the J.TR of their numbers: `8.26=data_lake`."""
+
     # The portal.
     portal_url: str = "https://portaldeservicos.pdpj.jus.br/api/v2"
     portal_token: SecretStr | None = None
@@ -81,6 +127,7 @@ class Settings(BaseSettings):
     """The most requests in flight to the portal, over all workers."""
     portal_concurrency_start: PositiveInt = 4
     portal_read_timeout_s: PositiveFloat = 20.0
+    """This and those that follow are for the data lake too."""
     portal_pause_s: PositiveFloat = 30.0
     """How long a job waits after the portal refused our token or our address."""
     portal_breaker_failures: PositiveInt = 10
@@ -89,6 +136,20 @@ class Settings(BaseSettings):
     """For how long at first; it doubles, up to five minutes, as long as the portal still fails."""
     portal_min_bytes_per_s: PositiveInt = 1024
     max_secrecy: Annotated[int, Field(ge=0, le=5)] = 0
+
+    # The data lake: what is not here is as for the portal.
+    data_lake_url: str = "https://api-processo-integracao.data-lake.pdpj.jus.br/processo-api/api/v1"
+    data_lake_token: SecretStr | None = None
+    data_lake_token_url: str | None = None
+    data_lake_client_id: str | None = None
+    data_lake_client_secret: SecretStr | None = None
+    data_lake_refresh_token: SecretStr | None = None
+    data_lake_operator_cpf: SecretStr | None = None
+    """11 digits, sent as `X-PDPJ-CPF-USUARIO-OPERADOR`."""
+    data_lake_redirect_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts beside its own to which its temporary links and redirects may lead; they never get the token."""
+    data_lake_concurrency: PositiveInt = 10
+    data_lake_concurrency_start: PositiveInt = 4
 
     # Jobs.
     fresh_s: Annotated[int, Field(ge=0)] = 900
@@ -187,6 +248,46 @@ class Settings(BaseSettings):
         return (self.database_direct_url or self.database_url).get_secret_value()
 
     @property
+    def portal(self) -> SourceSettings:
+        """The portal's settings."""
+        return self._source("portal")
+
+    @property
+    def data_lake(self) -> SourceSettings:
+        """The data lake's settings."""
+        return self._source("data_lake")
+
+    @property
+    def sources(self) -> tuple[SourceSettings, ...]:
+        """The settings of each source that some process comes from."""
+        used = {self.source, *(chosen.partition("=")[2] for chosen in self.source_by_court)}
+        return tuple(self._source(name) for name in _SOURCES if name in used)
+
+    def source_of(self, number: str) -> SourceName:
+        """Return where the process with these 20 digits comes from."""
+        court = f"{number[13]}.{number[14:16]}"
+        return next((name for name in _SOURCES if f"{court}={name}" in self.source_by_court), self.source)
+
+    def _source(self, name: SourceName) -> SourceSettings:
+        return SourceSettings(
+            name=name,
+            url=getattr(self, f"{name}_url"),
+            token=getattr(self, f"{name}_token"),
+            token_url=getattr(self, f"{name}_token_url"),
+            client_id=getattr(self, f"{name}_client_id"),
+            client_secret=getattr(self, f"{name}_client_secret"),
+            refresh_token=getattr(self, f"{name}_refresh_token"),
+            operator_cpf=self.data_lake_operator_cpf if name == "data_lake" else None,
+            redirect_hosts=getattr(self, f"{name}_redirect_hosts"),
+            concurrency=getattr(self, f"{name}_concurrency"),
+            concurrency_start=getattr(self, f"{name}_concurrency_start"),
+            read_timeout_s=self.portal_read_timeout_s,
+            min_bytes_per_s=self.portal_min_bytes_per_s,
+            breaker_failures=self.portal_breaker_failures,
+            breaker_open_s=self.portal_breaker_open_s,
+        )
+
+    @property
     def key_ring(self) -> list[bytes]:
         """The keys of `secret_keys`."""
         return parse_keys(self.secret_keys.get_secret_value()) if self.secret_keys else []
@@ -206,7 +307,9 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
+        "source_by_court",
         "portal_redirect_hosts",
+        "data_lake_redirect_hosts",
         "job_retry_delays_s",
         "webhook_schemes",
         "webhook_networks",
@@ -222,7 +325,23 @@ class Settings(BaseSettings):
             [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
         )
 
-    @field_validator("portal_token_url")
+    @field_validator("source_by_court")
+    @classmethod
+    def _read_courts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        courts = {chosen.partition("=")[0] for chosen in value}
+        if len(courts) < len(value) or not all(map(_COURT.fullmatch, value)):
+            raise ValueError("names each court once, by the J.TR of its numbers: 8.26=data_lake,4.04=portal")
+        return value
+
+    @field_validator("data_lake_operator_cpf")
+    @classmethod
+    def _read_cpf(cls, value: SecretStr | None) -> SecretStr | None:
+        digits = re.sub(r"[.\s-]", "", value.get_secret_value()) if value else ""
+        if value and not _CPF.fullmatch(digits):
+            raise ValueError("has to be a CPF, of 11 digits")
+        return SecretStr(digits) if value else None
+
+    @field_validator("portal_token_url", "data_lake_token_url")
     @classmethod
     def _guard_token_url(cls, value: str | None) -> str | None:
         """A client secret goes there: in clear text to this machine only."""
@@ -242,25 +361,32 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _have_one_token_source(self) -> Self:
-        given = [name for name in _SIGN_ON if getattr(self, name) is not None]
-        if self.portal_token is not None and given:
-            raise ValueError(f"AUTOS_PORTAL_TOKEN and {_variables(given)} are two sources of one token")
-        needed = [name for name in ("portal_token_url", "portal_client_id") if name not in given]
-        if given and needed:
-            raise ValueError(f"{_variables(given)} cannot be used without {_variables(needed)}")
-        if given and not {"portal_client_secret", "portal_refresh_token"} & set(given):
-            raise ValueError(
-                "AUTOS_PORTAL_TOKEN_URL needs AUTOS_PORTAL_CLIENT_SECRET (for client_credentials) or "
-                "AUTOS_PORTAL_REFRESH_TOKEN"
-            )
+        for name in _SOURCES:
+            self._check_token_source(name)
         return self
 
+    def _check_token_source(self, source: SourceName) -> None:
+        names = [f"{source}_{part}" for part in _SIGN_ON]
+        url, client_id, secret, refresh_token = names
+        given = [name for name in names if getattr(self, name) is not None]
+        token = f"{source}_token"
+        if getattr(self, token) is not None and given:
+            raise ValueError(f"{_variable(token)} and {_variables(given)} are two sources of one token")
+        needed = [name for name in (url, client_id) if name not in given]
+        if given and needed:
+            raise ValueError(f"{_variables(given)} cannot be used without {_variables(needed)}")
+        if given and not {secret, refresh_token} & {*given}:
+            raise ValueError(
+                f"{_variable(url)} needs {_variable(secret)} (for client_credentials) or "
+                f"{_variable(refresh_token)}"
+            )
 
-_SIGN_ON = ("portal_token_url", "portal_client_id", "portal_client_secret", "portal_refresh_token")
+
+_SIGN_ON = ("token_url", "client_id", "client_secret", "refresh_token")
 
 
 def _variables(names: list[str]) -> str:
-    return ", ".join(f"AUTOS_{name.upper()}" for name in names)
+    return ", ".join(map(_variable, names))
 
 
 def _is_loopback(host: str) -> bool:
@@ -273,11 +399,15 @@ def _is_loopback(host: str) -> bool:
 def refusals(error: ValidationError) -> list[str]:
     """Say what is wrong with each setting that was refused; none of their values is repeated."""
     return [
-        ": ".join(part for part in (_variable(one["loc"]), one["msg"].removeprefix("Value error, ")) if part)
+        ": ".join(part for part in (_place(one["loc"]), one["msg"].removeprefix("Value error, ")) if part)
         for one in error.errors(include_url=False, include_context=False, include_input=False)
     ]
 
 
-def _variable(place: tuple[int | str, ...]) -> str:
+def _place(place: tuple[int | str, ...]) -> str:
     name = str(place[0]) if place else ""
-    return f"AUTOS_{name.upper()}" if name in Settings.model_fields else name
+    return _variable(name) if name in Settings.model_fields else name
+
+
+def _variable(name: str) -> str:
+    return f"AUTOS_{name.upper()}"

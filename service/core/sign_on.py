@@ -13,7 +13,7 @@ import orjson
 
 from service import __version__
 from service.core.errors import CredentialRefusedError, SignOnError
-from service.core.settings import Settings
+from service.core.settings import SourceSettings
 
 ANSWER_TIMEOUT_S = 20.0
 """For one whole request, so that an answer that drips ends too."""
@@ -42,14 +42,14 @@ class Credential:
     refresh_token: str | None = field(repr=False)
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "Credential | None":
-        """Return the configured credential, or None when the portal's token comes from elsewhere."""
-        if settings.portal_token_url is None or settings.portal_client_id is None:
+    def from_settings(cls, source: SourceSettings) -> "Credential | None":
+        """Return the configured credential, or None when the source's token comes from elsewhere."""
+        if source.token_url is None or source.client_id is None:
             return None
-        secret, refresh_token = settings.portal_client_secret, settings.portal_refresh_token
+        secret, refresh_token = source.client_secret, source.refresh_token
         return cls(
-            settings.portal_token_url,
-            settings.portal_client_id,
+            source.token_url,
+            source.client_id,
             secret.get_secret_value() if secret else None,
             refresh_token.get_secret_value() if refresh_token else None,
         )

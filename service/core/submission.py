@@ -6,7 +6,16 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from service.core import deliveries, documents, endpoints, jobs, processes, subscriptions, telling
+from service.core import (
+    deliveries,
+    documents,
+    endpoints,
+    jobs,
+    known_lists,
+    processes,
+    subscriptions,
+    telling,
+)
 from service.core.db import Connection
 from service.core.errors import (
     AutosError,
@@ -86,6 +95,8 @@ async def _submit(
     conn: Connection, wishes: Sequence[Wish], client_id: UUID, *, settings: Settings, most_active: int | None
 ) -> list[Submission | TooManyActiveJobsError]:
     found = await _lock(conn, {wish.number for wish in wishes})
+    if insisting := {wish.number for wish in wishes if wish.max_age_s == 0}:
+        await known_lists.forget(conn, insisting)
     most = most_active or settings.max_active_jobs
     created = await _create(conn, found.new_jobs(wishes, settings), client_id, most=most)
     if refused := found.new - created.keys():

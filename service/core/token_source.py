@@ -23,7 +23,7 @@ from service.core.errors import (
     SignOnError,
 )
 from service.core.portal_tokens import RENEW_BEFORE_S, Claimed, PortalToken, TokenState
-from service.core.settings import Settings
+from service.core.settings import Settings, SourceSettings
 from service.core.sign_on import ANSWER_TIMEOUT_S, READ_TIMEOUT_S, Credential, SignOn, open_sign_on
 
 # Longer than one request and the writing of its answer: a claim runs out when its holder is dead.
@@ -209,33 +209,42 @@ TokenSource = FixedToken | RenewedToken
 
 @asynccontextmanager
 async def open_token_source(
-    settings: Settings, db: Database, *, read_timeout_s: float = READ_TIMEOUT_S
+    source: SourceSettings, db: Database, *, read_timeout_s: float = READ_TIMEOUT_S
 ) -> AsyncIterator[TokenSource]:
-    """Open the source that the settings name.
+    """Open where the token for a source of documents comes from, by its settings.
 
     Args:
         read_timeout_s: the longest silence of the sign-on server.
     """
-    credential = Credential.from_settings(settings)
+    credential = Credential.from_settings(source)
     if credential is None:
-        token = settings.portal_token
-        yield FixedToken(token.get_secret_value() if token else None)
+        yield FixedToken(source.token.get_secret_value() if source.token else None)
         return
     async with open_sign_on(credential, read_timeout_s=read_timeout_s) as sign_on:
-        source = RenewedToken(db, sign_on, credential)
+        tokens = RenewedToken(db, sign_on, credential)
         try:
-            yield source
+            yield tokens
         finally:
-            await source.close()
+            await tokens.close()
 
 
 async def token_state(conn: Connection, settings: Settings) -> TokenState:
-    """Return what is known of the token of the source that the settings name."""
-    credential = Credential.from_settings(settings)
+    """Return what is known of the token; with two sources of documents, of the one that is worse off."""
+    return min([await _token_state(conn, source) for source in settings.sources], key=_outlook)
+
+
+async def _token_state(conn: Connection, source: SourceSettings) -> TokenState:
+    credential = Credential.from_settings(source)
     if credential is not None:
         return await portal_tokens.state(conn, credential.sha256)
-    token = settings.portal_token
+    token = source.token
     return TokenState(_expiry(token.get_secret_value()) if token else None, is_refused=None)
+
+
+def _outlook(state: TokenState) -> tuple[int, datetime]:
+    """Order a refused one first, then those that nobody renews, by their end."""
+    place = {True: 0, None: 1, False: 2}[state.is_refused]
+    return place, state.expires_at or datetime.max.replace(tzinfo=UTC)
 
 
 def _expiry(token: str) -> datetime | None:

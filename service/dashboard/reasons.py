@@ -4,6 +4,7 @@ REASONS = {
     "not_found": "the portal does not know it",
     "no_access": "the portal's token has no standing in this process",
     "secrecy_above_limit": "it is more secret than this installation may have",
+    "not_ready": "the court is still preparing it",
     "codex_error": "the court's store does not serve it",
     "portal_unavailable": "the portal does not answer",
     "portal_paused": "the portal refuses work for now",

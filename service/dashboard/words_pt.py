@@ -229,6 +229,7 @@ PORTUGUESE = {
     "the portal does not know it": "o portal não o conhece",
     "the portal's token has no standing in this process": "o token do portal não tem acesso a este processo",
     "it is more secret than this installation may have": "é mais sigiloso do que esta instalação pode ter",
+    "the court is still preparing it": "o tribunal ainda o está preparando",
     "the court's store does not serve it": "o repositório do tribunal não o entrega",
     "the portal does not answer": "o portal não responde",
     "the portal refuses work for now": "o portal recusa trabalho por ora",

@@ -14,7 +14,7 @@ from service.core.documents import Document
 from service.core.errors import PortalError, PortalPausedError, RefusedError, StorageUnavailableError
 from service.core.storage import Storage
 from service.handlers.jobs import path_uuid
-from service.keys import CLIENT, DATABASE, PORTAL, PORTAL_LIMIT, SETTINGS, STORAGE, TEXTS
+from service.keys import CLIENT, DATABASE, SETTINGS, SOURCES, STORAGE, TEXTS
 from service.noting import note_access
 from service.problems import ProblemError
 from service.request_schemas import NoQuery
@@ -98,9 +98,10 @@ async def _read_text(request: web.Request, document: Document) -> str:
     Raises:
         ProblemError: 404, it has no text for us; 503, it does not answer now.
     """
+    source = request.app[SOURCES].of(document.process_number)
     try:
-        async with asyncio.timeout(_TEXT_TIMEOUT_S), request.app[PORTAL_LIMIT].slot():
-            return await request.app[PORTAL].read_text(document.process_number, document.portal_uuid)
+        async with asyncio.timeout(_TEXT_TIMEOUT_S), source.limit.slot():
+            return await source.adapter.read_text(document.process_number, document.portal_uuid)
     except RefusedError as error:
         raise ProblemError(problems.TEXT_NOT_AVAILABLE) from error
     except PortalPausedError as error:

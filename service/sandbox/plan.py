@@ -10,6 +10,8 @@ from service.sandbox.state import SandboxError, kept_secret
 
 ROOT = Path(__file__).resolve().parents[2]
 API_KEY = "autos_sandbox_key"
+DATA_LAKE_COURT = "4.04"
+"""Whose processes come from the stand-in data lake: the TRF4."""
 
 _DEFAULT_PORT = 8000
 _LAST_PORT = 65_535
@@ -20,6 +22,8 @@ _KNOBS: Mapping[str, str] = {
     "AUTOS_PORTAL_CONCURRENCY": "48",
     "AUTOS_PORTAL_PAUSE_S": "1",
     "AUTOS_PORTAL_CONCURRENCY_START": "32",
+    "AUTOS_DATA_LAKE_CONCURRENCY": "48",
+    "AUTOS_DATA_LAKE_CONCURRENCY_START": "32",
     "AUTOS_DOWNLOADS_PER_JOB": "16",
     "AUTOS_JOB_RETRY_DELAYS_S": "1,2",
     "AUTOS_LEASE_S": "6",
@@ -55,6 +59,11 @@ class Plan:
         """What the stand-in portal asks for."""
         return self.caller.get("AUTOS_PORTAL_TOKEN") or "sandbox-portal-token"
 
+    @property
+    def data_lake_token(self) -> str:
+        """What the stand-in data lake asks for."""
+        return self.caller.get("AUTOS_DATA_LAKE_TOKEN") or "sandbox-data-lake-token"
+
     def webhook_secret(self) -> str:
         """Return the signing secret: AUTOS_SANDBOX_WEBHOOK_SECRET, else one made once and kept.
 
@@ -73,20 +82,26 @@ class Plan:
         """Return the key that seals secrets: AUTOS_SECRET_KEYS, else one made once and kept."""
         return self.caller.get("AUTOS_SECRET_KEYS") or kept_secret(self.state_dir / "secret.keys", new_key)
 
-    def environ(self, backends: Mapping[str, str], portal_url: str) -> dict[str, str]:
+    def environ(self, backends: Mapping[str, str], portal_url: str, data_lake_url: str) -> dict[str, str]:
         """Return the environment of API and worker.
 
         Args:
             backends: the variables that lead to the servers.
             portal_url: the stand-in's; a portal of the caller's own keeps its address and its token.
+            data_lake_url: the stand-in's, likewise; not used beside a portal of the caller's own.
         """
-        portal = {"AUTOS_PORTAL_URL": portal_url, "AUTOS_PORTAL_TOKEN": self.portal_token}
-        if self.caller.get("AUTOS_PORTAL_URL"):
-            portal = {}
+        portal, data_lake = dict[str, str](), dict[str, str]()
+        if not self.caller.get("AUTOS_PORTAL_URL"):
+            portal = {"AUTOS_PORTAL_URL": portal_url, "AUTOS_PORTAL_TOKEN": self.portal_token}
+            data_lake["AUTOS_SOURCE_BY_COURT"] = f"{DATA_LAKE_COURT}=data_lake"
+        if not self.caller.get("AUTOS_DATA_LAKE_URL"):
+            data_lake["AUTOS_DATA_LAKE_URL"] = data_lake_url
+            data_lake["AUTOS_DATA_LAKE_TOKEN"] = self.data_lake_token
+            data_lake["AUTOS_DATA_LAKE_REDIRECT_HOSTS"] = "127.0.0.1"
         place = {"AUTOS_HOST": self.host, "AUTOS_PORT": str(self.port), "AUTOS_PUBLIC_URL": self.url}
         # Beside the API and the receiver, so that each sandbox of a machine has its own.
         place["AUTOS_WORKER_PORT"] = str(self.port + 2 if self.port + 2 <= _LAST_PORT else 0)
-        return {**_KNOBS, **place, **portal, **self.caller, **backends}
+        return {**_KNOBS, **place, **portal, **data_lake, **self.caller, **backends}
 
 
 def read_plan(environ: Mapping[str, str]) -> Plan:

@@ -50,6 +50,7 @@ class PortalState:
         outage: a status that answers every request under /api/v2 as long as it is set.
         turned_away: requests answered with it.
         levels: 20 digits, or a document's uuid -> its `nivelSigilo`, in place of the one it has by itself.
+        prefix: of the API's paths; all others are its web page's.
     """
 
     latency_s: float
@@ -64,6 +65,7 @@ class PortalState:
     outage: int | None = None
     turned_away: int = 0
     levels: dict[str, int | str] = field(default_factory=dict)
+    prefix: str = PREFIX
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     binaries_by_case: Counter[str] = field(default_factory=Counter)
     expired_until: dict[str, float] = field(default_factory=dict)
@@ -98,7 +100,8 @@ class _Bucket:
 
 
 PORTAL_STATE: web.AppKey[PortalState] = web.AppKey("portal_state", PortalState)
-_DIGITS: web.RequestKey[str] = web.RequestKey("digits", str)
+DIGITS: web.RequestKey[str] = web.RequestKey("digits", str)
+"""The process that the path names, by its 20 digits."""
 
 
 def create_portal(
@@ -118,33 +121,34 @@ def create_portal(
         expiry_s: how long the token of the case with an expiring token is refused.
         clock: monotonic seconds, for the throttle and the expiry.
     """
-    app = web.Application(middlewares=[_admit, _open_case])
+    app = web.Application(middlewares=[admit, open_case])
     app[PORTAL_STATE] = PortalState(latency_s, token, drip_s, expiry_s, clock)
-    app.on_shutdown.append(_let_go)
+    app.on_shutdown.append(let_go)
     process = f"{PREFIX}/processos/{{number}}"
     app.router.add_get(process, _get_process)
-    app.router.add_get(f"{process}/documentos/{{uuid}}/binario", _get_binary)
-    app.router.add_get(f"{process}/documentos/{{uuid}}/texto", _get_text)
-    app.router.add_route("*", f"{PREFIX}{{rest:(/.*)?}}", _answer_unknown_route)
+    app.router.add_get(f"{process}/documentos/{{uuid}}/binario", get_binary)
+    app.router.add_get(f"{process}/documentos/{{uuid}}/texto", get_text)
+    app.router.add_route("*", f"{PREFIX}{{rest:(/.*)?}}", answer_unknown_route)
     app.router.add_route("*", "/{rest:.*}", _answer_shell)
     return app
 
 
-async def _let_go(app: web.Application) -> None:
+async def let_go(app: web.Application) -> None:
+    """Let requests that are never answered end with the server."""
     app[PORTAL_STATE].closing.set()
 
 
 # On the way in ------------------------------------------------------------------------------------
 
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @web.middleware
-async def _admit(request: web.Request, handler: _Handler) -> web.StreamResponse:
+async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count, wait, meet the outage and check the token, for the API but not for the web page."""
-    if request.path != PREFIX and not request.path.startswith(f"{PREFIX}/"):
-        return await handler(request)
     state = request.app[PORTAL_STATE]
+    if request.path != state.prefix and not request.path.startswith(f"{state.prefix}/"):
+        return await handler(request)
     with state.counted():
         if state.latency_s > 0:
             await asyncio.sleep(state.latency_s * random.lognormvariate(0, 0.25))
@@ -157,18 +161,18 @@ async def _admit(request: web.Request, handler: _Handler) -> web.StreamResponse:
 
 
 @web.middleware
-async def _open_case(request: web.Request, handler: _Handler) -> web.StreamResponse:
+async def open_case(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Read the number in the path and let the case turn the request away, whatever it asks for."""
     if (number := request.match_info.get("number")) is None:
         return await handler(request)
     try:
         digits = parse_process_number(number)
     except InvalidProcessNumberError:
-        return _absent()
+        return answer_absent()
     gate = _GATES.get(special_of(digits), _stand_open)
     if (refusal := gate(request.app[PORTAL_STATE], digits)) is not None:
         return refusal
-    request[_DIGITS] = digits
+    request[DIGITS] = digits
     return await handler(request)
 
 
@@ -177,7 +181,7 @@ def _stand_open(_state: PortalState, _digits: str) -> web.Response | None:
 
 
 def _refuse_access(_state: PortalState, _digits: str) -> web.Response:
-    return _json({"code": "403", "message": "Usuário não possui acesso ao processo."}, status=403)
+    return answer_json({"code": "403", "message": "Usuário não possui acesso ao processo."}, status=403)
 
 
 def _throttle(state: PortalState, digits: str) -> web.Response | None:
@@ -185,7 +189,7 @@ def _throttle(state: PortalState, digits: str) -> web.Response | None:
     if bucket.take(state.clock()):
         return None
     state.throttled[digits] += 1
-    answer = _json({"code": "429", "message": "Limite de requisições excedido."}, status=429)
+    answer = answer_json({"code": "429", "message": "Limite de requisições excedido."}, status=429)
     if state.throttled[digits] % 2:
         answer.headers["Retry-After"] = "1"
     return answer
@@ -220,16 +224,22 @@ _GATES: dict[int, Callable[[PortalState, str], web.Response | None]] = {
 
 
 async def _get_process(request: web.Request) -> web.StreamResponse:
-    state, digits = request.app[PORTAL_STATE], request[_DIGITS]
+    if (refusal := await note_read(request)) is not None:
+        return refusal
+    digits = request[DIGITS]
+    return answer_json([process_object(digits, reads=request.app[PORTAL_STATE].processes[digits])])
+
+
+async def note_read(request: web.Request) -> web.StreamResponse | None:
+    """Count a read of the process; return what is answered in place of it, if it is a special one."""
+    state, digits = request.app[PORTAL_STATE], request[DIGITS]
     state.processes[digits] += 1
-    special, reads = special_of(digits), state.processes[digits]
+    special = special_of(digits)
     if special == Special.HANGING:
         return await _hang(request)
-    if special == Special.BUSY and reads <= 2:
+    if special == Special.BUSY and state.processes[digits] <= 2:
         return _gateway_error(503)
-    if special == Special.UNKNOWN:
-        return _json([])
-    return _json([process_object(digits, reads=reads, levels=state.levels)])
+    return answer_json([]) if special == Special.UNKNOWN else None
 
 
 async def _hang(request: web.Request) -> web.Response:
@@ -244,16 +254,17 @@ async def _hang(request: web.Request) -> web.Response:
 # Documents ----------------------------------------------------------------------------------------
 
 
-async def _get_binary(request: web.Request) -> web.StreamResponse:
-    state, digits = request.app[PORTAL_STATE], request[_DIGITS]
-    document = _asked_document(request)
+async def get_binary(request: web.Request) -> web.StreamResponse:
+    """Send the body of a document, or what goes wrong with it."""
+    state, digits = request.app[PORTAL_STATE], request[DIGITS]
+    document = asked_document(request)
     if isinstance(document, web.Response):
         return document
     uuid = request.match_info["uuid"].lower()
     state.binaries[uuid] += 1
     state.binaries_by_case[digits] += 1
     if fails_in_codex(digits, document):
-        return _codex_failure(request)
+        return answer_codex_failure(request)
     if special_of(digits) == Special.FLAKY and state.binaries[uuid] == 1:
         return await _FLAWS[document.position % len(_FLAWS)](request, document)
     if special_of(digits) == Special.SLOW:
@@ -261,23 +272,30 @@ async def _get_binary(request: web.Request) -> web.StreamResponse:
     return await _send(request, document)
 
 
-async def _get_text(request: web.Request) -> web.StreamResponse:
-    document = _asked_document(request)
+async def get_text(request: web.Request) -> web.StreamResponse:
+    """Send the text of a document, if there is one."""
+    document = asked_document(request)
     if isinstance(document, web.Response):
         return document
     text = text_of(document)
-    return _absent() if text is None else web.Response(text=text, content_type="text/plain", charset="utf-8")
+    return (
+        answer_absent()
+        if text is None
+        else web.Response(text=text, content_type="text/plain", charset="utf-8")
+    )
 
 
-def _asked_document(request: web.Request) -> CaseDocument | web.Response:
+def asked_document(request: web.Request) -> CaseDocument | web.Response:
     """Find the document that the path names, under its own uuid or that of a stale copy."""
     try:
         uuid = str(UUID(request.match_info["uuid"]))
     except ValueError:
-        return _json(_error(request, 400, "Bad Request", "Identificador de documento inválido."), status=400)
-    digits = request[_DIGITS]
+        return answer_json(
+            _error(request, 400, "Bad Request", "Identificador de documento inválido."), status=400
+        )
+    digits = request[DIGITS]
     reads = request.app[PORTAL_STATE].processes[digits]
-    return find_document(digits, uuid, reads=reads) or _absent()
+    return find_document(digits, uuid, reads=reads) or answer_absent()
 
 
 async def _send(request: web.Request, document: CaseDocument) -> web.StreamResponse:
@@ -345,7 +363,7 @@ async def _flaw_shell(request: web.Request, _document: CaseDocument) -> web.Stre
 
 
 async def _flaw_envelope(request: web.Request, _document: CaseDocument) -> web.StreamResponse:
-    return _json(_error(request, 500, "Internal Server Error", "Serviço temporariamente indisponível."))
+    return answer_json(_error(request, 500, "Internal Server Error", "Serviço temporariamente indisponível."))
 
 
 _FLAWS: tuple[Callable[[web.Request, CaseDocument], Awaitable[web.StreamResponse]], ...] = (
@@ -389,11 +407,13 @@ async def _answer_shell(_request: web.Request) -> web.Response:
     return web.Response(text=_SHELL, content_type="text/html", charset="utf-8")
 
 
-async def _answer_unknown_route(request: web.Request) -> web.Response:
-    return _json(_error(request, 404, "Not Found", ""), status=404)
+async def answer_unknown_route(request: web.Request) -> web.Response:
+    """Say that there is no such path."""
+    return answer_json(_error(request, 404, "Not Found", ""), status=404)
 
 
-def _json(content: object, *, status: int = 200) -> web.Response:
+def answer_json(content: object, *, status: int = 200) -> web.Response:
+    """Answer with JSON."""
     return web.Response(body=orjson.dumps(content), content_type="application/json", status=status)
 
 
@@ -403,16 +423,20 @@ def _error(request: web.Request, status: int, error: str, message: str) -> dict[
     return {"timestamp": now_ms, "status": status, "error": error, "message": message, "path": request.path}
 
 
-def _codex_failure(request: web.Request) -> web.Response:
+def answer_codex_failure(request: web.Request) -> web.Response:
+    """Say that the court's store behind the API failed."""
     content = _error(request, 500, "Internal Server Error", "Erro interno na API do Codex.") | {
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "externalUrlService": "https://codex.exemplo.invalid/documentos",
     }
-    return _json(content, status=500)
+    return answer_json(content, status=500)
 
 
-def _absent() -> web.Response:
-    return _json({"code": "404", "message": "Não foram encontrados registros para a consulta."}, status=404)
+def answer_absent() -> web.Response:
+    """Say that there is no such process or document."""
+    return answer_json(
+        {"code": "404", "message": "Não foram encontrados registros para a consulta."}, status=404
+    )
 
 
 def _unauthorized() -> web.Response:

@@ -12,6 +12,8 @@ from aiohttp import web
 from service.sandbox.backends import open_backends
 from service.sandbox.cases import Special, special_number
 from service.sandbox.children import Program, is_free, run_to_end
+from service.sandbox.data_lake import FILES, create_data_lake
+from service.sandbox.data_lake import PREFIX as DATA_LAKE_PREFIX
 from service.sandbox.plan import API_KEY, ROOT, Plan
 from service.sandbox.portal import PREFIX, create_portal
 from service.sandbox.receiver import create_receiver
@@ -19,6 +21,7 @@ from service.sandbox.restarts import keep_running
 from service.sandbox.state import SandboxError, lock_folder
 
 CASE = "1003579-22.2025.8.26.0564"
+DATA_LAKE_CASE = "5046512-94.2016.4.04.7000"
 
 _READY_TIMEOUT_S = 60.0
 _READY_POLL_S = 0.05
@@ -41,9 +44,10 @@ async def run(plan: Plan) -> None:
         backends = await stack.enter_async_context(open_backends(plan.state_dir, plan.caller))
         portal = create_portal(latency_s=plan.latency_s, token=plan.portal_token)
         portal_url = await stack.enter_async_context(open_site(portal))
+        data_lake_url = await stack.enter_async_context(_open_data_lake(plan))
         receiver = create_receiver(secret)
         receiver_url = await stack.enter_async_context(open_site(receiver, port=plan.port + 1))
-        environ = plan.environ(backends.environ(plan.caller), portal_url + PREFIX)
+        environ = plan.environ(backends.environ(plan.caller), portal_url + PREFIX, data_lake_url)
         environ["AUTOS_SECRET_KEYS"] = plan.secret_keys()
         await _prepare(plan, environ, secret)
         await stack.enter_async_context(keep_running(_programs(environ)))
@@ -65,6 +69,15 @@ async def open_site(app: web.Application, *, port: int = 0) -> AsyncIterator[str
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def _open_data_lake(plan: Plan) -> AsyncIterator[str]:
+    """Serve the stand-in data lake and its files; yield the address of its API."""
+    api, files = create_data_lake(latency_s=plan.latency_s, token=plan.data_lake_token)
+    async with open_site(files) as files_url, open_site(api) as url:
+        api[FILES].url = files_url
+        yield url + DATA_LAKE_PREFIX
 
 
 async def _prepare(plan: Plan, environ: Mapping[str, str], secret: str) -> None:
@@ -132,4 +145,5 @@ Start a case, watch it, list its files:
 
 Any valid CNJ number is a case here. Some show a failure, for example {special_number(Special.CODEX_SOME)}
 (some documents fail) and {special_number(Special.UNKNOWN)} (not found); the README lists them all.
+Those of the TRF4, like {DATA_LAKE_CASE}, come from the second source, the data lake.
 """

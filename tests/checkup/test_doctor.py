@@ -41,10 +41,16 @@ from worker.janitor import PREFIX as SWEPT
 
 NAMES = (
     "settings", "database", "schema", "clock", "connections", "pooler", "secrets", "redis", "redis memory",
-    "redis scripts", "encryption", "bucket", "bucket write", "bucket encryption", "links", "bucket list", "bucket delete",
+    "redis scripts", "encryption", "bucket", "bucket write", "bucket encryption", "links", "bucket list",
+    "bucket delete",
     "portal token", "portal", "public url", "open files", "webhooks", "retention", "secrecy",
 )  # fmt: skip
 AWAY = "127.0.0.1:1"
+LAKE = {
+    "source_by_court": ("4.04=data_lake",),
+    "data_lake_url": f"http://{AWAY}",
+    "data_lake_token": "hidden",
+}
 
 
 class Found:
@@ -140,6 +146,8 @@ def test_a_probe_that_is_left_behind_lies_where_the_janitor_removes_it() -> None
         ({"portal_token": None}, "portal", "wrong: does not accept our token"),
         ({"portal_token": "hidden"}, "portal", "wrong: does not accept our token"),
         ({"portal_url": f"http://{AWAY}"}, "portal", "wrong: is AUTOS_PORTAL_URL right"),
+        (LAKE, "data lake", "wrong: is AUTOS_DATA_LAKE_URL right"),
+        (LAKE | {"data_lake_token": None}, "data lake token", "wrong: set AUTOS_DATA_LAKE_TOKEN"),
         ({"public_url": f"http://{AWAY}"}, "public url", "wrong: does the API run"),
         ({"host": "0.0.0.0"}, "public url", "warning: writes links to this machine"),
         ({"secret_keys": new_key()}, "secrets", "wrong: 1 of 1 cannot be read"),
@@ -160,7 +168,12 @@ async def test_each_thing_that_is_broken_is_named_with_what_to_do(
     assert words in found.findings[name][1]
     assert found.status == (1 if verdict == "wrong" else 0)
     # Nothing else is wrong, but what hangs on it.
-    hanging = {"database": {"secrets"}, "portal token": {"portal"}, "portal": {"portal token"}}
+    hanging = {
+        "database": {"secrets"},
+        "portal token": {"portal"},
+        "portal": {"portal token"},
+        "data lake token": {"data lake"},
+    }
     assert found.named("wrong") - {name} <= hanging.get(name, set())
     assert "hidden" not in found.out
 

@@ -43,7 +43,7 @@ async def portal_answering(handler: Handler, **settings: Any) -> AsyncIterator[P
     async with TestServer(app) as server:
         url = str(server.make_url("/api/v2"))
         made = Settings.model_validate({"portal_url": url, **settings})
-        async with open_portal(made, FixedToken("secret-token")) as portal:
+        async with open_portal(made.portal, FixedToken("secret-token")) as portal:
             yield portal
 
 
@@ -335,7 +335,7 @@ async def test_documents_that_are_left_unread_do_no_harm_to_the_next() -> None:
 
 async def test_a_portal_that_is_not_there_is_a_passing_fault() -> None:
     settings = Settings.model_validate({"portal_url": "http://127.0.0.1:1/api/v2"})
-    async with open_portal(settings, FixedToken(None)) as portal:
+    async with open_portal(settings.portal, FixedToken(None)) as portal:
         with pytest.raises(PortalUnavailableError):
             await portal.read_process(NUMBER)
 

@@ -10,6 +10,7 @@ import pytest
 from service.core.errors import (
     BadContentError,
     CodexFailureError,
+    DocumentNotReadyError,
     NoAccessError,
     PortalBlockedError,
     PortalError,
@@ -62,7 +63,7 @@ def _body(value: Any) -> bytes:
         (504, b"", PortalUnavailableError),
         (503, b"<html><body>The requested URL was rejected.", PortalBlockedError),
         (418, b"", RefusedError),
-        (202, b"", BadContentError),
+        (202, b"", DocumentNotReadyError),
         (304, b"", BadContentError),
     ],
 )

@@ -23,9 +23,10 @@ from service.core.errors import (
 )
 from service.core.portal_limit import PortalLimit, open_portal_limit
 from service.core.portal_own import OwnPlaces
-from service.core.portal_shared import HOLDERS, STATE
+from service.core.portal_shared import holders_key, state_key
 from service.core.settings import Settings
 
+HOLDERS, STATE = holders_key("portal"), state_key("portal")
 ONE = Settings(portal_concurrency=7, portal_concurrency_start=4, portal_breaker_failures=1)
 THREE = ONE.model_copy(update={"portal_breaker_failures": 3})
 
@@ -52,14 +53,14 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 @pytest.fixture
 async def one(redis: Redis) -> AsyncIterator[PortalLimit]:
     """A worker whose first failure opens the breaker."""
-    async with open_portal_limit(redis, ONE) as limit:
+    async with open_portal_limit(redis, ONE.portal) as limit:
         yield limit
 
 
 @pytest.fixture
 async def two(redis: Redis) -> AsyncIterator[PortalLimit]:
     """Another one beside it."""
-    async with open_portal_limit(redis, ONE) as limit:
+    async with open_portal_limit(redis, ONE.portal) as limit:
         yield limit
 
 
@@ -112,7 +113,7 @@ async def _state(redis: Redis, name: str) -> int:
 
 
 async def test_failures_in_a_row_over_all_workers_open_it_for_all(redis: Redis) -> None:
-    async with open_portal_limit(redis, THREE) as one, open_portal_limit(redis, THREE) as two:
+    async with open_portal_limit(redis, THREE.portal) as one, open_portal_limit(redis, THREE.portal) as two:
         assert await _fail(one) is PortalUnavailableError
         assert await _fail(two) is PortalUnavailableError
         assert await _fail(one) is PortalBreakerOpenError  # what opens it costs its caller nothing
@@ -121,7 +122,7 @@ async def test_failures_in_a_row_over_all_workers_open_it_for_all(redis: Redis) 
 
 
 async def test_a_success_in_between_starts_the_count_anew(redis: Redis) -> None:
-    async with open_portal_limit(redis, THREE) as one, open_portal_limit(redis, THREE) as two:
+    async with open_portal_limit(redis, THREE.portal) as one, open_portal_limit(redis, THREE.portal) as two:
         for _ in range(3):
             assert await _fail(one) is PortalUnavailableError
             assert await _fail(one) is PortalUnavailableError
@@ -132,7 +133,7 @@ async def test_a_success_in_between_starts_the_count_anew(redis: Redis) -> None:
 async def test_what_is_no_failure_of_the_portal_neither_counts_nor_starts_the_count_anew(
     redis: Redis, error: AutosError
 ) -> None:
-    async with open_portal_limit(redis, THREE) as limit:
+    async with open_portal_limit(redis, THREE.portal) as limit:
         for _ in range(2):
             await _fail(limit)
         for _ in range(3):
@@ -222,7 +223,7 @@ async def test_each_failed_probe_doubles_its_time_up_to_five_minutes(redis: Redi
 async def test_a_probe_that_vanishes_gives_its_turn_back(redis: Redis, one: PortalLimit) -> None:
     await _fail(one)
     await _pass_time(redis)
-    dead = PortalLimit(redis, ONE, hold_s=0.3)  # nobody renews its places
+    dead = PortalLimit(redis, ONE.portal, hold_s=0.3)  # nobody renews its places
     vanished = dead.slot()
     await vanished.__aenter__()
     assert await _is_open(one)
@@ -235,7 +236,7 @@ async def test_a_probe_that_vanishes_gives_its_turn_back(redis: Redis, one: Port
 
 
 async def test_a_probe_that_takes_long_keeps_its_turn(redis: Redis) -> None:
-    async with open_portal_limit(redis, ONE, hold_s=0.6) as limit:
+    async with open_portal_limit(redis, ONE.portal, hold_s=0.6) as limit:
         await _fail(limit)
         await _pass_time(redis)
         async with limit.slot():
@@ -270,8 +271,8 @@ async def test_without_redis_each_process_has_a_breaker_of_its_own() -> None:
     settings = THREE.model_copy(update={"portal_breaker_open_s": 0.2})
     async with (
         Redis.from_url("redis://127.0.0.1:1") as away,
-        open_portal_limit(away, settings) as one,
-        open_portal_limit(away, settings) as two,
+        open_portal_limit(away, settings.portal) as one,
+        open_portal_limit(away, settings.portal) as two,
     ):
         ends = [await _fail(one) for _ in range(3)]
         assert ends == [PortalUnavailableError, PortalUnavailableError, PortalBreakerOpenError]
@@ -298,7 +299,7 @@ def _is_shut(own: OwnPlaces, holder: str) -> bool:
 
 
 def test_our_own_breaker_opens_after_failures_in_a_row_and_a_success_starts_anew() -> None:
-    own = OwnPlaces(THREE, clock=Clock())
+    own = OwnPlaces(THREE.portal, clock=Clock())
     assert [own.failed("a"), own.failed("b")] == [(0, False)] * 2
     own.succeeded("c")
     assert [own.failed("a"), own.failed("b")] == [(0, False)] * 2
@@ -309,7 +310,7 @@ def test_our_own_breaker_opens_after_failures_in_a_row_and_a_success_starts_anew
 
 def test_our_own_breaker_lets_one_probe_in_whose_success_closes_it() -> None:
     clock = Clock()
-    own = OwnPlaces(ONE, clock=clock)
+    own = OwnPlaces(ONE.portal, clock=clock)
     own.failed("a")
     clock.now += 15
     assert not _is_shut(own, "probe")
@@ -322,7 +323,7 @@ def test_our_own_breaker_lets_one_probe_in_whose_success_closes_it() -> None:
 
 def test_our_own_breaker_gives_the_turn_of_a_probe_that_showed_nothing_to_the_next() -> None:
     clock = Clock()
-    own = OwnPlaces(ONE, clock=clock)
+    own = OwnPlaces(ONE.portal, clock=clock)
     own.failed("a")
     clock.now += 15
     own.acquire("probe")
@@ -334,7 +335,7 @@ def test_our_own_breaker_gives_the_turn_of_a_probe_that_showed_nothing_to_the_ne
 
 def test_our_own_breaker_doubles_its_time_up_to_five_minutes() -> None:
     clock = Clock()
-    own = OwnPlaces(ONE, clock=clock)
+    own = OwnPlaces(ONE.portal, clock=clock)
     times_ms = [own.failed("a")[0]]
     for _ in range(6):
         clock.now += times_ms[-1] / 1000

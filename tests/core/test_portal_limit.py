@@ -15,12 +15,19 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as NoRedisError
 
-from service.core.errors import PortalOverloadedError, PortalThrottledError, RefusedError
+from service.core.errors import (
+    PortalBreakerOpenError,
+    PortalOverloadedError,
+    PortalThrottledError,
+    PortalUnavailableError,
+    RefusedError,
+)
 from service.core.portal_limit import PortalLimit, open_portal_limit
-from service.core.portal_shared import HOLDERS, STATE
+from service.core.portal_shared import holders_key, state_key
 from service.core.settings import Settings
 from service.sandbox.binaries import find_redis
 
+HOLDERS, STATE = holders_key("portal"), state_key("portal")
 FOUR = Settings(portal_concurrency=4, portal_concurrency_start=4)
 
 
@@ -131,7 +138,7 @@ async def _paused_s(redis: Redis) -> float:
 
 
 async def test_two_workers_together_never_pass_the_limit(redis: Redis) -> None:
-    async with open_portal_limit(redis, FOUR) as one, open_portal_limit(redis, FOUR) as two:
+    async with open_portal_limit(redis, FOUR.portal) as one, open_portal_limit(redis, FOUR.portal) as two:
         assert await _most_at_once([one, two], 40) == 4
     assert await redis.zcard(HOLDERS) == 0
 
@@ -143,22 +150,22 @@ async def test_places_are_given_in_the_order_of_asking(redis: Redis) -> None:
         async with limit.slot():
             served.append(number)
 
-    async with open_portal_limit(redis, FOUR) as limit:
+    async with open_portal_limit(redis, FOUR.portal) as limit:
         await asyncio.gather(*(request(limit, number) for number in range(30)))
     assert served == list(range(30))
 
 
 async def test_the_places_of_a_dead_worker_come_back(redis: Redis) -> None:
-    dead = PortalLimit(redis, FOUR, hold_s=0.2)  # nobody renews its places
+    dead = PortalLimit(redis, FOUR.portal, hold_s=0.2)  # nobody renews its places
     places = [dead.slot() for _ in range(4)]
     for place in places:
         await place.__aenter__()
-    async with open_portal_limit(redis, FOUR) as limit:
+    async with open_portal_limit(redis, FOUR.portal) as limit:
         assert await _most_at_once([limit], 8) == 4
 
 
 async def test_a_place_that_is_held_long_is_renewed(redis: Redis) -> None:
-    async with open_portal_limit(redis, FOUR, hold_s=0.6) as limit, limit.slot():
+    async with open_portal_limit(redis, FOUR.portal, hold_s=0.6) as limit, limit.slot():
         ((holder, runs_out),) = await redis.zrange(HOLDERS, 0, -1, withscores=True)
         async with asyncio.timeout(5):
             while await redis.zscore(HOLDERS, holder) in (None, runs_out):
@@ -166,14 +173,14 @@ async def test_a_place_that_is_held_long_is_renewed(redis: Redis) -> None:
 
 
 async def test_throttling_halves_the_limit_for_all_and_once_only(redis: Redis) -> None:
-    async with open_portal_limit(redis, FOUR) as one, open_portal_limit(redis, FOUR) as two:
+    async with open_portal_limit(redis, FOUR.portal) as one, open_portal_limit(redis, FOUR.portal) as two:
         await asyncio.gather(*(_throttled(limit, 0.05) for limit in (one, two, one, two)))
         assert await _limit(redis) == 2
         assert await _most_at_once([one, two], 12) == 2
 
 
 async def test_the_limit_never_falls_below_one(redis: Redis) -> None:
-    async with open_portal_limit(redis, FOUR) as limit:
+    async with open_portal_limit(redis, FOUR.portal) as limit:
         for _ in range(4):
             await _set(redis, "cut_at")
             await _throttled(limit, 0)
@@ -181,7 +188,7 @@ async def test_the_limit_never_falls_below_one(redis: Redis) -> None:
 
 
 async def test_everybody_pauses_as_long_as_the_portal_asked(redis: Redis) -> None:
-    async with open_portal_limit(redis, FOUR) as one, open_portal_limit(redis, FOUR) as two:
+    async with open_portal_limit(redis, FOUR.portal) as one, open_portal_limit(redis, FOUR.portal) as two:
         with suppress(PortalThrottledError):
             async with two.slot():  # it begins before the pause and ends after
                 await _throttled(one, 30)
@@ -195,13 +202,13 @@ async def test_everybody_pauses_as_long_as_the_portal_asked(redis: Redis) -> Non
 
 
 async def test_no_pause_is_longer_than_an_hour(redis: Redis) -> None:
-    async with open_portal_limit(redis, FOUR) as limit:
+    async with open_portal_limit(redis, FOUR.portal) as limit:
         await _throttled(limit, 1e9)
     assert 3000 < await _paused_s(redis) <= 3601
 
 
 async def test_a_503_halves_the_limit_too_and_pauses_nobody(redis: Redis) -> None:
-    async with open_portal_limit(redis, FOUR) as one, open_portal_limit(redis, FOUR) as two:
+    async with open_portal_limit(redis, FOUR.portal) as one, open_portal_limit(redis, FOUR.portal) as two:
         await _overloaded(one, None)
         assert await _paused_s(redis) <= 0
         assert await _limit(redis) == 2
@@ -209,7 +216,7 @@ async def test_a_503_halves_the_limit_too_and_pauses_nobody(redis: Redis) -> Non
 
 
 async def test_a_503_that_says_how_long_to_wait_pauses_everybody_an_hour_at_most(redis: Redis) -> None:
-    async with open_portal_limit(redis, FOUR) as one, open_portal_limit(redis, FOUR) as two:
+    async with open_portal_limit(redis, FOUR.portal) as one, open_portal_limit(redis, FOUR.portal) as two:
         await _overloaded(one, 1e9)
         assert 3000 < await _paused_s(redis) <= 3601
         with pytest.raises(TimeoutError):
@@ -219,7 +226,7 @@ async def test_a_503_that_says_how_long_to_wait_pauses_everybody_an_hour_at_most
 
 async def test_the_limit_rises_by_one_after_as_many_successes_as_it_is_high(redis: Redis) -> None:
     settings = Settings(portal_concurrency=7, portal_concurrency_start=4)
-    async with open_portal_limit(redis, settings) as limit:
+    async with open_portal_limit(redis, settings.portal) as limit:
         await _succeeded(limit, 4 + 5)
         assert await _limit(redis) == 6
         await _succeeded(limit, 100)
@@ -228,7 +235,7 @@ async def test_the_limit_rises_by_one_after_as_many_successes_as_it_is_high(redi
 
 
 async def test_a_cancelled_wait_takes_no_place(redis: Redis) -> None:
-    async with open_portal_limit(redis, FOUR) as limit, AsyncExitStack() as stack:
+    async with open_portal_limit(redis, FOUR.portal) as limit, AsyncExitStack() as stack:
         for _ in range(4):
             await stack.enter_async_context(limit.slot())
         waiting = [asyncio.create_task(_most_at_once([limit], 1)) for _ in range(5)]
@@ -243,7 +250,7 @@ async def test_a_cancelled_wait_takes_no_place(redis: Redis) -> None:
 
 async def test_a_cancel_at_any_moment_leaks_no_place(redis: Redis) -> None:
     chance = random.Random(20)
-    async with open_portal_limit(redis, FOUR) as limit:
+    async with open_portal_limit(redis, FOUR.portal) as limit:
         for _ in range(60):
             requests = [asyncio.create_task(_most_at_once([limit], 1)) for _ in range(6)]
             for request in requests:
@@ -255,7 +262,7 @@ async def test_a_cancel_at_any_moment_leaks_no_place(redis: Redis) -> None:
 
 
 async def test_without_redis_a_few_places_of_our_own_stand_in() -> None:
-    async with Redis.from_url("redis://127.0.0.1:1") as away, open_portal_limit(away, FOUR) as limit:
+    async with Redis.from_url("redis://127.0.0.1:1") as away, open_portal_limit(away, FOUR.portal) as limit:
         assert await _most_at_once([limit], 12) == 4
         await _throttled(limit, 0.1)
         await _succeeded(limit, 1)
@@ -266,7 +273,7 @@ async def test_the_limit_is_shared_again_when_redis_is_back(own_redis: OwnRedis)
     own_redis.start()
     await own_redis.answers()
     settings = Settings(portal_concurrency=4, portal_concurrency_start=2)
-    async with Redis(port=own_redis.port) as redis, open_portal_limit(redis, settings) as limit:
+    async with Redis(port=own_redis.port) as redis, open_portal_limit(redis, settings.portal) as limit:
         async with limit.slot():
             own_redis.stop()
         assert await _most_at_once([limit], 8) == 2
@@ -286,7 +293,7 @@ async def _is_shared(redis: Redis, limit: PortalLimit) -> bool:
 async def test_a_silent_redis_holds_nobody_up_for_long(own_redis: OwnRedis) -> None:
     own_redis.start()
     await own_redis.answers()
-    async with Redis(port=own_redis.port) as redis, open_portal_limit(redis, FOUR) as limit:
+    async with Redis(port=own_redis.port) as redis, open_portal_limit(redis, FOUR.portal) as limit:
         assert await _most_at_once([limit], 4) == 4
         own_redis.send(signal.SIGSTOP)
         assert await _most_at_once([limit], 200) == 4
@@ -294,3 +301,28 @@ async def test_a_silent_redis_holds_nobody_up_for_long(own_redis: OwnRedis) -> N
         async with asyncio.timeout(10):
             while not await _is_shared(redis, limit):
                 await asyncio.sleep(0.05)
+
+
+async def test_each_source_has_places_and_a_breaker_of_its_own(redis: Redis) -> None:
+    both = Settings(
+        portal_concurrency=1,
+        portal_concurrency_start=1,
+        portal_breaker_failures=1,
+        data_lake_concurrency=1,
+        data_lake_concurrency_start=1,
+    )
+    async with (
+        open_portal_limit(redis, both.portal) as portal,
+        open_portal_limit(redis, both.data_lake) as lake,
+    ):
+        # The only place of each: who asks for the second would wait for ever if they were the same.
+        async with asyncio.timeout(30), portal.slot(), lake.slot():
+            seen = await portal.look(), await lake.look()
+            assert [look and look.in_flight for look in seen] == [1, 1]
+        with pytest.raises(PortalBreakerOpenError):
+            async with portal.slot():
+                raise PortalUnavailableError("down")
+        async with lake.slot():
+            pass
+        seen = await portal.look(), await lake.look()
+        assert [look is not None and look.shut_ms > 0 for look in seen] == [True, False]

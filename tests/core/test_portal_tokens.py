@@ -57,7 +57,7 @@ async def look(database_url: str) -> AsyncIterator[Look]:
 @asynccontextmanager
 async def a_process(settings: Settings, **options: Any) -> AsyncIterator[TokenSource]:
     """A token source as a process of its own has it, with its own connections."""
-    async with open_database(settings) as db, open_token_source(settings, db, **options) as source:
+    async with open_database(settings) as db, open_token_source(settings.portal, db, **options) as source:
         yield source
 
 
@@ -84,7 +84,7 @@ async def _age(conn: Look, *, left_s: float | None = None, age_s: float | None =
 async def test_a_fixed_token_is_sent_as_it_is_and_cannot_be_replaced(
     db: Database, make_settings: MakeSettings
 ) -> None:
-    async with open_token_source(make_settings(portal_token="fixed"), db) as source:
+    async with open_token_source(make_settings(portal_token="fixed").portal, db) as source:
         assert isinstance(source, FixedToken)
         assert await source.bearer() == "fixed"
         assert await source.refused("fixed") is False
@@ -92,14 +92,14 @@ async def test_a_fixed_token_is_sent_as_it_is_and_cannot_be_replaced(
 
 
 async def test_without_any_setting_there_is_no_token(db: Database, make_settings: MakeSettings) -> None:
-    async with open_token_source(make_settings(portal_token=None), db) as source:
+    async with open_token_source(make_settings(portal_token=None).portal, db) as source:
         assert await source.bearer() is None
 
 
 async def test_a_service_gets_its_token_once_and_keeps_it(
     db: Database, sso: Sso, make_settings: MakeSettings
 ) -> None:
-    async with open_token_source(sso.service(make_settings), db) as source:
+    async with open_token_source(sso.service(make_settings).portal, db) as source:
         assert [await source.bearer() for _ in range(3)] == [sso.access_token] * 3
     assert [form["grant_type"] for form in sso.forms] == ["client_credentials"]
 
@@ -109,7 +109,7 @@ async def test_a_session_goes_on_with_each_refresh_token_that_it_was_given(
 ) -> None:
     settings = sso.session(make_settings)
     for _ in range(3):
-        async with open_token_source(settings, db) as source:
+        async with open_token_source(settings.portal, db) as source:
             assert await source.bearer() == sso.access_token
         await _age(look, left_s=0)
     sent = [form["refresh_token"] for form in sso.forms]
@@ -121,7 +121,7 @@ async def test_a_server_that_does_not_rotate_gets_the_same_refresh_token_again(
 ) -> None:
     sso.rotates = False
     for _ in range(2):
-        async with open_token_source(sso.session(make_settings), db) as source:
+        async with open_token_source(sso.session(make_settings).portal, db) as source:
             await source.bearer()
         await _age(look, left_s=0)
     assert [form["refresh_token"] for form in sso.forms] == [FIRST_REFRESH_TOKEN] * 2
@@ -136,7 +136,7 @@ async def test_a_token_is_renewed_in_its_last_minute_and_not_before(
     settings = sso.session(make_settings)
     for left_s, asked in ((None, 1), (65, 1), (59, 2), (-1, 3)):
         await _age(look, left_s=left_s)
-        async with open_token_source(settings, db) as source:
+        async with open_token_source(settings.portal, db) as source:
             assert await source.bearer() == sso.access_token
         assert len(sso.forms) == asked
 
@@ -145,7 +145,7 @@ async def test_a_token_kept_in_the_process_is_given_up_in_its_last_minute_too(
     db: Database, look: Look, sso: Sso, make_settings: MakeSettings
 ) -> None:
     sso.lifetime_s = 60.5
-    async with open_token_source(sso.service(make_settings), db) as source:
+    async with open_token_source(sso.service(make_settings).portal, db) as source:
         first = await source.bearer()
         await _age(look)
         async with asyncio.timeout(10):
@@ -172,7 +172,7 @@ async def test_who_waits_for_another_process_holds_no_connection(
     async with a_process(settings) as one, open_database(settings) as db:
         first = asyncio.create_task(one.bearer())
         await gate.reached.wait()
-        async with open_token_source(settings, db) as two:
+        async with open_token_source(settings.portal, db) as two:
             second = asyncio.create_task(two.bearer())
             for _ in range(20):
                 async with db.connection() as conn:
@@ -218,7 +218,7 @@ async def test_the_claim_of_a_worker_that_died_runs_out(
         dead = await portal_tokens.claim(conn, key, hold_s=60, pace_s=0)
     assert dead is not None
     await look.execute("update portal_tokens set claimed_until = now() - interval '1 s'")
-    async with open_token_source(settings, db) as source:
+    async with open_token_source(settings.portal, db) as source:
         assert await source.bearer() == sso.access_token
     async with db.connection() as conn:
         # The dead one comes back with nothing, which nobody wants to know any more.
@@ -242,7 +242,7 @@ async def test_a_rotated_refresh_token_is_written_before_its_access_token_is_use
         return _answer_process(sso, request)
 
     async with (
-        open_token_source(sso.session(make_settings), db) as source,
+        open_token_source(sso.session(make_settings).portal, db) as source,
         a_portal(source, portal) as client,
     ):
         await client.read_process(NUMBER)
@@ -271,7 +271,7 @@ async def test_the_answer_is_kept_when_who_asked_for_it_is_cancelled(
     db: Database, look: Look, sso: Sso, make_settings: MakeSettings
 ) -> None:
     sso.afterwards = gate = Gate()
-    async with open_token_source(sso.session(make_settings), db) as source:
+    async with open_token_source(sso.session(make_settings).portal, db) as source:
         asking = asyncio.create_task(source.bearer())
         await gate.reached.wait()
         asking.cancel()
@@ -284,7 +284,7 @@ async def test_the_answer_waits_for_a_database_that_is_away_and_is_not_used_befo
     db: Database, look: Look, sso: Sso, make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     sso.afterwards = gate = Gate()
-    async with open_token_source(sso.session(make_settings), db) as source:
+    async with open_token_source(sso.session(make_settings).portal, db) as source:
         asking = asyncio.create_task(source.bearer())
         await gate.reached.wait()
         async with look.transaction():
@@ -324,7 +324,7 @@ async def test_a_lifetime_counts_from_before_the_request(
     db: Database, look: Look, sso: Sso, make_settings: MakeSettings
 ) -> None:
     sso.afterwards = gate = Gate()
-    async with open_token_source(sso.session(make_settings), db) as source:
+    async with open_token_source(sso.session(make_settings).portal, db) as source:
         asking = asyncio.create_task(source.bearer())
         await gate.reached.wait()
         asked_before = await look.fetchval("select now()")
@@ -408,11 +408,11 @@ async def test_a_slow_sign_on_server_is_not_taken_for_a_slow_portal(
 async def test_a_token_is_used_to_its_end_while_no_other_can_be_had(
     db: Database, look: Look, sso: Sso, make_settings: MakeSettings
 ) -> None:
-    async with open_token_source(sso.session(make_settings), db) as source:
+    async with open_token_source(sso.session(make_settings).portal, db) as source:
         token = await source.bearer()
     await _age(look, left_s=30)
     sso.fault = reset
-    async with open_token_source(sso.session(make_settings), db) as source:
+    async with open_token_source(sso.session(make_settings).portal, db) as source:
         assert [await source.bearer() for _ in range(3)] == [token] * 3
     assert len(sso.forms) == 2
 
@@ -421,7 +421,7 @@ async def test_tokens_that_last_less_than_a_minute_are_used_and_not_renewed_at_e
     db: Database, sso: Sso, make_settings: MakeSettings
 ) -> None:
     sso.lifetime_s = 50
-    async with open_token_source(sso.service(make_settings), db) as source:
+    async with open_token_source(sso.service(make_settings).portal, db) as source:
         assert {await source.bearer() for _ in range(10)} == {"access.1.hush"}
     assert len(sso.forms) == 1
 
@@ -429,7 +429,7 @@ async def test_tokens_that_last_less_than_a_minute_are_used_and_not_renewed_at_e
 async def test_a_database_that_is_away_lets_everybody_wait_for_the_portal(
     look: Look, db: Database, sso: Sso, make_settings: MakeSettings
 ) -> None:
-    async with open_token_source(sso.service(make_settings), db) as source, look.transaction():
+    async with open_token_source(sso.service(make_settings).portal, db) as source, look.transaction():
         await look.execute("lock table portal_tokens in access exclusive mode")
         with pytest.raises(PortalUnauthorizedError, match="database"):
             await source.bearer()
@@ -446,7 +446,7 @@ async def a_portal(source: TokenSource, handler: Handler, **changes: Any) -> Asy
     app.router.add_get("/{path:.*}", handler)
     async with TestServer(app) as server:
         settings = Settings.model_validate({"portal_url": str(server.make_url("/api/v2")), **changes})
-        async with open_portal(settings, source) as portal:
+        async with open_portal(settings.portal, source) as portal:
             yield portal
 
 
@@ -484,7 +484,7 @@ async def test_a_document_too_is_asked_for_again_with_the_new_token(
         return web.Response(status=401) if len(seen) == 1 else web.Response(body=b"%PDF-1.7")
 
     async with (
-        open_token_source(sso.service(make_settings), db) as source,
+        open_token_source(sso.service(make_settings).portal, db) as source,
         a_portal(source, portal) as client,
     ):
         await source.bearer()
@@ -504,7 +504,7 @@ async def test_a_new_token_that_is_refused_too_raises_and_is_not_replaced_again(
         return web.Response(status=401)
 
     async with (
-        open_token_source(sso.session(make_settings), db) as source,
+        open_token_source(sso.session(make_settings).portal, db) as source,
         a_portal(source, portal) as client,
     ):
         await source.bearer()
@@ -524,7 +524,7 @@ async def test_a_server_that_gives_the_refused_token_again_is_not_asked_for_a_th
         return web.json_response({"access_token": "same.hush", "expires_in": 3600})
 
     sso.fault = the_same
-    async with open_token_source(sso.service(make_settings), db) as source:
+    async with open_token_source(sso.service(make_settings).portal, db) as source:
         assert await source.bearer() == "same.hush"
         for can_help in (True, False, False):
             await _age(look, age_s=301)
@@ -560,7 +560,7 @@ async def test_another_hosts_refusal_is_no_word_about_the_token(
 
     app = web.Application()
     app.router.add_get("/", elsewhere)
-    async with TestServer(app) as other, open_token_source(sso.service(make_settings), db) as source:
+    async with TestServer(app) as other, open_token_source(sso.service(make_settings).portal, db) as source:
 
         async def portal(_request: web.Request) -> web.Response:
             return web.Response(status=302, headers={"Location": str(other.make_url("/"))})
@@ -568,7 +568,7 @@ async def test_another_hosts_refusal_is_no_word_about_the_token(
         async with a_portal(source, portal, portal_redirect_hosts="127.0.0.1") as client:
             await source.bearer()
             await _age(look, age_s=301)
-            with pytest.raises(PortalUnavailableError, match="redirected to refused us"):
+            with pytest.raises(PortalUnavailableError, match="led to refused us"):
                 await client.read_process(NUMBER)
     assert tokens == ["none"]
     assert len(sso.forms) == 1
@@ -608,6 +608,6 @@ async def test_no_secret_is_told_in_a_log_an_error_or_a_repr(
 
 
 def _key(settings: Settings) -> bytes:
-    credential = Credential.from_settings(settings)
+    credential = Credential.from_settings(settings.portal)
     assert credential is not None
     return credential.sha256

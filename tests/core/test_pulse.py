@@ -18,9 +18,10 @@ from service.core.db import Connection, Database, open_database
 from service.core.errors import CredentialRefusedError, PortalBreakerOpenError, PortalUnavailableError
 from service.core.metrics import REGISTRY
 from service.core.portal_limit import PortalLimit, open_portal_limit
-from service.core.portal_shared import STATE, Shared
+from service.core.portal_shared import Shared, state_key
 from service.core.pulse import EVERY_S, KEPT_S, Pulse, Pulses, open_pulses
 from service.core.settings import Settings
+from service.core.sources import open_sources
 from service.core.token_source import open_token_source
 from service.core.wishes import Wish
 from tests.cases import case_numbers
@@ -33,6 +34,7 @@ from tests.log_lines import log_lines
 from tests.rings import RING
 from tests.world import until
 
+STATE = state_key("portal")
 QUICKLY_S = 0.01
 
 
@@ -145,8 +147,8 @@ async def test_what_the_workers_share_at_the_portal_is_seen(
 ) -> None:
     async with (
         Redis.from_url(redis_url) as redis,
-        open_portal_limit(redis, settings) as limit,
-        open_portal_limit(redis, settings) as other,
+        open_portal_limit(redis, settings.portal) as limit,
+        open_portal_limit(redis, settings.portal) as other,
     ):
         async with limit.slot(), other.slot(), other.slot():
             taken = await _seen(limit, conn, settings)
@@ -169,7 +171,7 @@ async def test_what_the_workers_share_at_the_portal_is_seen(
 async def test_a_look_changes_nothing(settings: Settings, empty: None, redis_url: str) -> None:
     """Not even that the breaker, whose time has passed, waits for its probe."""
     settings = settings.model_copy(update={"portal_breaker_failures": 1})
-    async with Redis.from_url(redis_url) as redis, open_portal_limit(redis, settings) as limit:
+    async with Redis.from_url(redis_url) as redis, open_portal_limit(redis, settings.portal) as limit:
         with pytest.raises(PortalBreakerOpenError):
             await _fail(limit)
         await cast("Awaitable[int]", redis.hset(STATE, "open_until", 1))
@@ -186,7 +188,10 @@ async def _fail(limit: PortalLimit) -> None:
 
 
 async def test_while_redis_is_away_nobody_knows_of_the_portal(conn: Connection, settings: Settings) -> None:
-    async with Redis.from_url("redis://127.0.0.1:1") as away, open_portal_limit(away, settings) as limit:
+    async with (
+        Redis.from_url("redis://127.0.0.1:1") as away,
+        open_portal_limit(away, settings.portal) as limit,
+    ):
         taken = await _seen(limit, conn, settings)
     assert (taken.portal_limit, taken.portal_in_flight) == (None, None)
     assert (taken.portal_shut_s, taken.portal_paused_s) == (None, None)
@@ -236,7 +241,7 @@ async def test_a_renewed_token_shows_its_end_and_its_refusal(
     settings = sso.service(make_settings)
     before = await _taken(conn, settings)
     assert (before.token_expires_at, before.token_is_refused) == (None, False)
-    async with open_database(settings) as db, open_token_source(settings, db) as source:
+    async with open_database(settings) as db, open_token_source(settings.portal, db) as source:
         token = await source.bearer()
         taken = await _taken(conn, settings)
         assert taken.token_expires_at is not None
@@ -253,7 +258,7 @@ async def test_a_credential_that_the_sign_on_server_refused_is_shown(
     conn: Connection, make_settings: MakeSettings, sso: Sso
 ) -> None:
     settings = sso.session(make_settings, portal_refresh_token="another.one")
-    async with open_database(settings) as db, open_token_source(settings, db) as source:
+    async with open_database(settings) as db, open_token_source(settings.portal, db) as source:
         with pytest.raises(CredentialRefusedError):
             await source.bearer()
     assert (await _taken(conn, settings)).token_is_refused is True
@@ -275,7 +280,7 @@ class _Counted(PortalLimit):
 @pytest.fixture
 async def limit(empty: None, settings: Settings, redis_url: str) -> AsyncIterator[_Counted]:
     async with Redis.from_url(redis_url) as redis:
-        yield _Counted(redis, settings)
+        yield _Counted(redis, settings.portal)
 
 
 async def test_it_is_taken_again_and_again_and_outlives_a_database_that_is_away(
@@ -399,3 +404,44 @@ async def test_jobs_that_wait_for_a_worker_for_minutes_are_a_doubt(
     await conn.execute("update jobs set next_attempt_at = now() - $1::text::interval", age)
     async with watched.first_pulse() as pulses:
         assert list(pulses.doubts()) == doubted
+
+
+# Two sources --------------------------------------------------------------------------------------
+
+
+async def test_of_two_sources_places_are_added_up_and_the_worse_breaker_counts(
+    db: Database, make_settings: MakeSettings, redis_url: str
+) -> None:
+    settings = make_settings(source_by_court="4.04=data_lake", data_lake_concurrency_start=5)
+    async with Redis.from_url(redis_url) as redis, open_sources(settings, db, redis) as sources:
+        portal, lake = (sources.of(number) for number in ("10035792220258260564", "50465129420164047000"))
+        async with portal.limit.slot(), lake.limit.slot():
+            seen = await sources.look()
+        assert seen is not None
+        assert (seen.limit, seen.in_flight) == (settings.portal_concurrency_start + 5, 2)
+        assert (seen.shut_ms, seen.paused_ms) == (0, 0)
+        await cast("Awaitable[int]", redis.hset(state_key("data_lake"), "open_until", 2**52))
+        seen = await sources.look()
+        assert seen is not None
+        assert seen.shut_ms > 0
+    async with Redis.from_url("redis://127.0.0.1:1") as away, open_sources(settings, db, away) as sources:
+        assert await sources.look() is None
+
+
+async def test_of_two_tokens_the_one_that_is_worse_off_is_shown(
+    conn: Connection, make_settings: MakeSettings, sso: Sso
+) -> None:
+    soon, later = _jwt('{"exp": 2000000000}'), _jwt('{"exp": 2100000000}')
+    both = {"source_by_court": "4.04=data_lake"}
+    for portal, lake in ((soon, later), (later, soon), (soon, None)):
+        taken = await _taken(conn, make_settings(**both, portal_token=portal, data_lake_token=lake))
+        assert taken.token_expires_at is not None
+        assert taken.token_expires_at.timestamp() == 2_000_000_000
+    # One that nobody renews is the one to look after.
+    taken = await _taken(conn, sso.service(make_settings, **both, data_lake_token=soon))
+    assert (taken.token_is_refused, taken.token_expires_at is not None) == (None, True)
+    settings = sso.session(make_settings, **both, data_lake_token=soon, portal_refresh_token="another.one")
+    async with open_database(settings) as db, open_token_source(settings.portal, db) as source:
+        with pytest.raises(CredentialRefusedError):
+            await source.bearer()
+    assert (await _taken(conn, settings)).token_is_refused is True

@@ -184,7 +184,7 @@ async def test_a_site_whose_port_is_taken_moves_to_a_free_one() -> None:
 
 def test_what_the_caller_sets_wins_over_the_sandboxs_knobs() -> None:
     plan = read_plan({"AUTOS_LEASE_S": "60", "AUTOS_PORT": "8100", "DATABASE_URL": "theirs"})
-    environ = plan.environ({"DATABASE_URL": "ours"}, "http://127.0.0.1:1/api/v2")
+    environ = plan.environ({"DATABASE_URL": "ours"}, "http://127.0.0.1:1/api/v2", "http://127.0.0.1:2/api/v1")
     assert environ["AUTOS_LEASE_S"] == "60"
     assert environ["AUTOS_DRAIN_S"] == "5"
     assert environ["AUTOS_PUBLIC_URL"] == "http://127.0.0.1:8100"
@@ -193,9 +193,10 @@ def test_what_the_caller_sets_wins_over_the_sandboxs_knobs() -> None:
 
 def test_a_portal_of_the_callers_own_never_gets_the_sandboxs_token() -> None:
     plan = read_plan({"AUTOS_PORTAL_URL": "https://portal.example"})
-    environ = plan.environ({}, "http://127.0.0.1:1/api/v2")
+    environ = plan.environ({}, "http://127.0.0.1:1/api/v2", "http://127.0.0.1:2/api/v1")
     assert environ["AUTOS_PORTAL_URL"] == "https://portal.example"
     assert "AUTOS_PORTAL_TOKEN" not in environ
+    assert "AUTOS_SOURCE_BY_COURT" not in environ
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
-from service.core.portal_shared import STATE
+from service.core.portal_shared import state_key
 from service.core.queue import DELIVER, DELIVERIES_QUEUE, FETCH_PROCESS, JOBS_QUEUE
 from service.core.settings import Settings
 from service.sandbox.cases import Special, special_number
@@ -210,7 +210,7 @@ async def test_a_portal_that_is_left_alone_is_told_and_makes_nobody_unfit(
 ) -> None:
     async with _watched(settings), Redis.from_url(redis_url) as redis:
         seconds, _ = await redis.time()
-        await cast("Awaitable[int]", redis.hset(STATE, "open_until", (seconds + 60) * 1000))
+        await cast("Awaitable[int]", redis.hset(state_key("portal"), "open_until", (seconds + 60) * 1000))
         said = await _ask(settings, "/readyz")
     assert (said.status, said.body["status"]) == (200, "degraded")
     assert "left alone" in said.body["checks"]["portal"]

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 from redis.asyncio import Redis
 
-from service.core.portal_shared import STATE
+from service.core.portal_shared import state_key
 from service.sandbox.cases import Special, special_number
 from tests.conftest import MakeSettings
 from tests.world import Caller, World, open_world
@@ -40,7 +40,7 @@ async def _waits(world: World, caller: Caller, number: str) -> None:
 
 
 async def _open_ms(redis: Redis) -> int:
-    return int(await cast("Awaitable[bytes | None]", redis.hget(STATE, "open_ms")) or 0)
+    return int(await cast("Awaitable[bytes | None]", redis.hget(state_key("portal"), "open_ms")) or 0)
 
 
 async def _times_opened(redis: Redis, world: World, times: int) -> None:

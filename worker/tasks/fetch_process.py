@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
+from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
-from service.core import documents, jobs, metrics, processes, tracing
+from service.core import documents, jobs, known_lists, metrics, processes, tracing
 from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.documents import Document
 from service.core.errors import (
     CodexFailureError,
+    DocumentNotReadyError,
     LeaseLostError,
     PortalBreakerOpenError,
     PortalError,
@@ -118,12 +120,13 @@ async def _run_until_deadline(context: Context, job: Job, ledger: Ledger, run: R
 
 async def _run(context: Context, job: Job, ledger: Ledger, run: Run) -> End:
     """Read the process, fetch what is pending, and say how the run ends."""
+    known_at = await _known_at(context, job, ledger)
     try:
-        record = await _read_process(context, job)
+        record = await _read_process(context, job, known_at)
         pending = await _write_down(context, job, ledger, record)
     except PortalPausedError as error:
         return _wait_for_portal(context, job, error)
-    except (CodexFailureError, *PASSING_ERRORS) as error:
+    except (CodexFailureError, DocumentNotReadyError, *PASSING_ERRORS) as error:
         return _retry_later(context, job, error) or _settle(job, ledger, error=_reason(error))
     except PortalError as error:
         return _settle(job, ledger, error=_reason(error))
@@ -142,24 +145,42 @@ async def _run(context: Context, job: Job, ledger: Ledger, run: Run) -> End:
     return _settle(job, ledger)
 
 
-async def _read_process(context: Context, job: Job) -> ProcessRecord:
+async def _known_at(context: Context, job: Job, ledger: Ledger) -> datetime | None:
+    """Return what the source called the process's last change when it was listed, if that can save a list."""
+    if not context.sources.of(job.process_number).adapter.tells_changes:
+        return None
+
+    async def look() -> datetime | None:
+        async with context.db.connection() as conn:
+            return await known_lists.get(conn, job.process_number, max_secrecy=context.settings.max_secrecy)
+
+    return await ledger.while_leased(look)
+
+
+async def _read_process(context: Context, job: Job, known_at: datetime | None) -> ProcessRecord | None:
+    """Return what the portal says of the process; None when it has not changed."""
+    source = context.sources.of(job.process_number)
     async for attempt in quick_tries(context):
         with attempt:
-            async with context.portal_limit.slot():
-                return await context.portal.read_process(job.process_number)
+            async with source.limit.slot():
+                return await source.adapter.read_process(job.process_number, known_at=known_at)
     raise AssertionError("unreachable: the last try returns or raises")
 
 
-async def _write_down(context: Context, job: Job, ledger: Ledger, record: ProcessRecord) -> list[Document]:
+async def _write_down(
+    context: Context, job: Job, ledger: Ledger, record: ProcessRecord | None
+) -> list[Document]:
     """Write what the portal says, let go what has become too secret by it, and return what is to be fetched.
+
+    Args:
+        record: None when nothing has changed.
 
     Raises:
         SecrecyError: that is all of it; its level is written.
         StorageUnavailableError: an object could not be removed; its level is written.
     """
-    is_sealed = record.secrecy_level > context.settings.max_secrecy
-    record_it = _record_sealed if is_sealed else _record_list
-    listed = await ledger.while_leased(lambda: record_it(context, job, record))
+    is_sealed = record is not None and record.secrecy_level > context.settings.max_secrecy
+    listed = await ledger.while_leased(lambda: _record(context, job, record))
     crash_point("job.listed")
     # The level first: from here on no links are given. Then the objects, with which those given before end.
     # The rows last: they are what says to the next run, or to the janitor, which objects are still to go.
@@ -182,10 +203,31 @@ class _Listed(NamedTuple):
     too_secret: list[str]
 
 
+async def _record(context: Context, job: Job, record: ProcessRecord | None) -> _Listed:
+    if record is None:
+        return await _record_unchanged(context, job)
+    if record.secrecy_level > context.settings.max_secrecy:
+        return await _record_sealed(context, job, record)
+    return await _record_list(context, job, record)
+
+
+async def _record_unchanged(context: Context, job: Job) -> _Listed:
+    number = job.process_number
+    async with context.db.transaction() as conn:
+        await processes.confirm_list(conn, number)
+        await known_lists.confirm(conn, number)
+        await jobs.hold(conn, job)
+        pending = await documents.take_up(conn, number, job.id)
+        await jobs.record_progress(conn, job, lease_s=context.settings.lease_s, downloaded_bytes=0)
+        return _Listed(pending, await _list_too_secret(context, conn, job))
+
+
 async def _record_list(context: Context, job: Job, record: ProcessRecord) -> _Listed:
     async with context.db.transaction() as conn:
         # The process before the job: the order in which submissions lock them.
         is_first = await processes.describe(conn, record)
+        if record.changed_at:
+            await known_lists.keep(conn, job.process_number, record.changed_at)
         filters = await jobs.hold(conn, job)
         pending = await documents.record_list(
             conn, job.process_number, job.id, record.documents, filters=filters, is_first=is_first
