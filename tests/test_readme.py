@@ -23,7 +23,7 @@ from tests.world import World
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 WEBHOOKS = (ROOT / "docs" / "webhooks.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+PAGES = [*ROOT.glob("README*.md"), ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
 
 
 def _examples(page: str) -> list[dict[str, Any]]:
