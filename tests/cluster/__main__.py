@@ -80,7 +80,7 @@ def _lines(outcome: Partition) -> list[str]:
     times = outcome.takeover_s
     ended = ", ".join(f"{count} {status}" for status, count in sorted(outcome.jobs.items()))
     return [
-        f"a worker's host cut off in the middle of {outcome.orphaned} jobs, lease {outcome.lease_s:g} s: taken over "
+        f"a worker's host cut off amid {outcome.orphaned} jobs, lease {outcome.lease_s:g} s: taken over "
         f"by others after {min(times):.1f} to {max(times):.1f} s (median {statistics.median(times):.1f})",
         f"it came back and took jobs again: {'yes' if outcome.came_back else 'no'}",
         f"an API's host cut off: {outcome.unanswered} calls to the other one unanswered",
