@@ -23,7 +23,7 @@ LOCK_RUN := $(COMPILE) -c requirements-dev.lock pyproject.toml
 LOCK_EXTRAS := $(LOCK_RUN) --extra otel --extra sentry
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage bench chaos check check-lock lock clean
+.PHONY: help run test coverage bench chaos cluster check check-lock lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -43,6 +43,9 @@ bench: $(STAMP) ## Measure side by side and print ratios (WORKLOADS="A E", ROUND
 
 chaos: $(STAMP) ## Load and one random fault at a time, then the invariants (CHAOS_MINUTES=3, CHAOS_SEED)
 	@$(PY) -m tests.faults.chaos
+
+cluster: $(STAMP) ## Six hosts of one machine: throughput by hosts, one cut off and back (Linux, as root, iproute2)
+	@$(PY) -m tests.cluster
 
 check: $(STAMP) check-lock ## Check style, types, imports and lock files
 	.venv/bin/ruff check

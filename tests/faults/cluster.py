@@ -1,6 +1,6 @@
-"""A whole Autos for fault runs: its own backends, each behind a proxy, two APIs and two workers."""
+"""A whole Autos for fault runs: its own backends, each behind a proxy, some APIs and some workers."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,25 @@ from tests.rings import SECRET_KEYS
 from tests.world import open_portal_stand_in
 
 BUCKET = "autos-chaos"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process is to live.
+
+    Attributes:
+        program: `service` or `worker`.
+        address: its host's own.
+        enter: the command that runs another one on that host; none for this one.
+    """
+
+    program: str
+    name: str
+    address: str = "127.0.0.1"
+    enter: Sequence[str] = ()
+
+
+TWO_OF_EACH = tuple(Place(program, f"{program}-{n}") for program in ("service", "worker") for n in (1, 2))
 
 
 class Backend:
@@ -63,7 +82,7 @@ class Backend:
     def proxied_url(self) -> str:
         """Its address by way of the proxy."""
         assert self.proxy is not None
-        return _with_port(self.url, self.proxy.port)
+        return _by_way_of(self.url, self.proxy)
 
 
 @dataclass
@@ -85,7 +104,7 @@ class Cluster:
     def api_urls(self) -> list[str]:
         """Where the API processes listen."""
         return [
-            f"http://127.0.0.1:{member.settings.port}"
+            f"http://{member.settings.host}:{member.settings.port}"
             for member in self.members
             if member.program == "service"
         ]
@@ -96,21 +115,34 @@ class Cluster:
 
 
 @asynccontextmanager
-async def open_cluster(folder: Path, *, token: str = "portal-token") -> AsyncIterator[Cluster]:
-    """Start everything and wait until the APIs answer; end everything with the block."""
+async def open_cluster(
+    folder: Path,
+    *,
+    token: str = "portal-token",
+    latency_s: float = 0.01,
+    places: Sequence[Place] = TWO_OF_EACH,
+    address: str = "127.0.0.1",
+    changes: Mapping[str, object] | None = None,
+) -> AsyncIterator[Cluster]:
+    """Start everything and wait until the APIs answer; end everything with the block.
+
+    Args:
+        latency_s: how long the portal thinks.
+        address: ours, by which all places reach backends, portal and receivers.
+        changes: settings that differ from those of the fault runs.
+    """
     evidence = Evidence()
     async with AsyncExitStack() as stack:
-        backends, proxies = await _open_backends(stack, folder)
-        portal_url, portal = await stack.enter_async_context(open_portal_stand_in(0.01))
+        backends, proxies = await _open_backends(stack, folder, address)
+        portal_url, portal = await stack.enter_async_context(open_portal_stand_in(latency_s))
         receivers = await stack.enter_async_context(open_receivers(evidence))
         for name, port in (("portal", _port(portal_url)), ("receivers", receivers)):
-            proxies[name] = await stack.enter_async_context(open_proxy(port))
-        portal_url = _with_port(portal_url, proxies["portal"].port)
-        settings = _settings(backends, portal_url, token)
+            proxies[name] = await stack.enter_async_context(open_proxy(port, address=address))
+        settings = _settings(backends, _by_way_of(portal_url, proxies["portal"]), token)
+        settings = settings.model_copy(update=dict(changes or {}))
         members = [
-            Member(program, _own(settings, program), folder / f"{program}-{number}.log")
-            for program in ("service", "worker")
-            for number in (1, 2)
+            Member(place.program, _own(settings, place), folder / f"{place.name}.log", enter=place.enter)
+            for place in places
         ]
         evidence.logs.extend(member.log for member in members)
         evidence.secrets.extend(_secrets(settings))
@@ -119,7 +151,7 @@ async def open_cluster(folder: Path, *, token: str = "portal-token") -> AsyncIte
 
 
 async def _open_backends(
-    stack: AsyncExitStack, folder: Path
+    stack: AsyncExitStack, folder: Path, address: str
 ) -> tuple[dict[str, Backend], dict[str, FaultProxy]]:
     backends = {
         "postgres": Backend(partial(open_postgres, folder / "postgres")),
@@ -131,7 +163,9 @@ async def _open_backends(
     for name, backend in backends.items():
         await backend.start()
         stack.push_async_callback(backend.stop)
-        backend.proxy = proxies[name] = await stack.enter_async_context(open_proxy(backend.port))
+        backend.proxy = proxies[name] = await stack.enter_async_context(
+            open_proxy(backend.port, address=address)
+        )
     await upgrade(backends["postgres"].url)
     return backends, proxies
 
@@ -171,10 +205,10 @@ def _settings(backends: dict[str, Backend], portal_url: str, token: str) -> Sett
     )
 
 
-def _own(settings: Settings, program: str) -> Settings:
-    """Give a process a port of its own."""
-    name = "worker_port" if program == "worker" else "port"
-    return settings.model_copy(update={name: free_port()})
+def _own(settings: Settings, place: Place) -> Settings:
+    """Give a process a port of its own, on its host's address."""
+    prefix = "worker_" if place.program == "worker" else ""
+    return settings.model_copy(update={f"{prefix}host": place.address, f"{prefix}port": free_port()})
 
 
 def _secrets(settings: Settings) -> list[str]:
@@ -190,6 +224,7 @@ def _port(url: str) -> int:
     return port
 
 
-def _with_port(url: str, port: int) -> str:
+def _by_way_of(url: str, proxy: FaultProxy) -> str:
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{port}")))
+    place = f"{parts.hostname}:{parts.port}"
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(place, f"{proxy.address}:{proxy.port}")))

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -18,14 +18,17 @@ class Member:
     """One process of ours.
 
     Attributes:
+        settings: `host` and `port` are where others reach it, if it is an API.
         log: everything that it and its successors wrote.
+        enter: the command that runs another one where it is to live; none for here.
         ended: the exit statuses of those that have ended, negative for signals.
     """
 
-    def __init__(self, program: str, settings: Settings, log: Path) -> None:
+    def __init__(self, program: str, settings: Settings, log: Path, *, enter: Sequence[str] = ()) -> None:
         self.program = program
         self.settings = settings
         self.log = log
+        self.enter = enter
         self.ended: list[int] = []
         self._process: asyncio.subprocess.Process | None = None
 
@@ -49,7 +52,11 @@ class Member:
             variables["AUTOS_CRASH_POINT"] = crash_point
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", self.program, env=variables, cwd=ROOT, stdout=log, stderr=log
+                *(*self.enter, sys.executable, "-m", self.program),
+                env=variables,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
             )
 
     async def wait(self, *, timeout_s: float = 60) -> int:
@@ -94,7 +101,7 @@ async def open_member(
     await member.start(crash_point)
     try:
         if program == "service":
-            await until_it_listens(settings.port)
+            await until_it_listens(settings.port, settings.host)
         yield member
     finally:
         await member.stop()
@@ -107,7 +114,7 @@ async def open_supervised(members: list[Member]) -> AsyncIterator[None]:
     try:
         for member in members:
             if member.program == "service":
-                await until_it_listens(member.settings.port)
+                await until_it_listens(member.settings.port, member.settings.host)
         yield
     finally:
         for task in tasks:
@@ -116,12 +123,12 @@ async def open_supervised(members: list[Member]) -> AsyncIterator[None]:
         await asyncio.gather(*(member.stop() for member in members))
 
 
-async def until_it_listens(port: int) -> None:
-    """Wait until somebody listens on a port of 127.0.0.1."""
+async def until_it_listens(port: int, address: str = "127.0.0.1") -> None:
+    """Wait until somebody listens on a port."""
     async with asyncio.timeout(30):
         while True:
             with suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                _, writer = await asyncio.open_connection(address, port)
                 writer.close()
                 await writer.wait_closed()
                 return

@@ -23,17 +23,19 @@ class Mood(Enum):
 
 
 class FaultProxy:
-    """Forwards a port of 127.0.0.1 to another, as its mood allows.
+    """Forwards a port of one address to another of 127.0.0.1, as its mood allows.
 
     Attributes:
+        address: where it listens.
         port: stays the same in every mood.
         target: the port behind it; may be changed when a server was started anew.
         canned: what is answered in that mood.
         lose_answers_to: a connection that is asked this has it passed on, and is cut by the answer.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, address: str) -> None:
         self.target = target
+        self.address = address
         self.port = 0
         self.canned = b""
         self.lose_answers_to: bytes | None = None
@@ -63,7 +65,7 @@ class FaultProxy:
             _reset(writer)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._accept, self.address, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close_server(self) -> None:
@@ -157,9 +159,9 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 
 @asynccontextmanager
-async def open_proxy(target: int) -> AsyncIterator[FaultProxy]:
-    """Open a proxy to a port of 127.0.0.1, on a free port."""
-    proxy = FaultProxy(target)
+async def open_proxy(target: int, *, address: str = "127.0.0.1") -> AsyncIterator[FaultProxy]:
+    """Open a proxy to a port of 127.0.0.1, on a free port of an address of ours."""
+    proxy = FaultProxy(target, address)
     await proxy.set_mood(Mood.THROUGH)
     try:
         yield proxy
