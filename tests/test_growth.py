@@ -188,13 +188,13 @@ async def test_an_erasure_walks_over_what_it_erases_alone(full: Settings, books:
     """Each is undone, so that the other tests have their past."""
     async with open_database(full) as db, db.connection() as conn:
         client_id = await conn.fetchval("select id from clients where name = 'acme'")
-        for number in range(JOBS // 2 + 10, JOBS // 2 + 80, 10):
+        for number in range(JOBS // 2 + 20, JOBS // 2 + 160, 20):
             order = Order(
                 number=f"9{number:019}",
                 proof="$scrypt$",
                 client_id=client_id,
                 key_id="",
-                of_everyone=number % 20 == 0,
+                of_everyone=number % 40 == 0,
                 lease_s=20.0,
             )
             transaction = conn.transaction()

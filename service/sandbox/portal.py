@@ -227,7 +227,8 @@ async def _get_process(request: web.Request) -> web.StreamResponse:
     if (refusal := await note_read(request)) is not None:
         return refusal
     digits = request[DIGITS]
-    return answer_json([process_object(digits, reads=request.app[PORTAL_STATE].processes[digits])])
+    state = request.app[PORTAL_STATE]
+    return answer_json([process_object(digits, reads=state.processes[digits], levels=state.levels)])
 
 
 async def note_read(request: web.Request) -> web.StreamResponse | None:
