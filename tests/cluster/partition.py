@@ -1,6 +1,7 @@
 """A host of a worker, and one of an API, are cut off in the middle of their work and come back."""
 
 import asyncio
+import itertools
 import re
 import time
 from collections.abc import Sequence
@@ -20,10 +21,10 @@ from tests.faults.members import Member
 from tests.faults.observers import Observer
 from tests.faults.quiet import settle_and_check
 
-_PROCESSES = 24
+# More than one worker takes, and fewer than the others have room for when it is gone.
+_PROCESSES, _JOBS_PER_WORKER = 9, 6
 _LATENCY_S = 0.25
 _LEASE_S = 5.0
-# Of the four that a worker has at most.
 _JOBS_HELD = 3
 _TIMEOUT_S = 120.0
 _LOOK_EVERY_S = 0.02
@@ -52,9 +53,9 @@ class Partition:
 
 
 async def cut_off(folder: Path, apis: Sequence[Host], workers: Sequence[Host]) -> Partition:
-    """Cut the first worker's host off under load, then the first API's, bring both back, check everything."""
+    """Cut a worker's host off in mid-job, then the first API's, bring both back, check everything."""
     outcome = Partition()
-    changes = CHANGES | {"lease_s": _LEASE_S}
+    changes = CHANGES | {"lease_s": _LEASE_S, "jobs_per_worker": _JOBS_PER_WORKER}
     async with (
         open_cluster(
             folder, address=ADDRESS, places=places(apis, workers), latency_s=_LATENCY_S, changes=changes
@@ -64,23 +65,25 @@ async def cut_off(folder: Path, apis: Sequence[Host], workers: Sequence[Host]) -
     ):
         caller = await new_caller(cluster, db, http)
         await _submit(cluster, caller, range(_PROCESSES))
-        await _lose_a_worker(cluster, db, workers[0], outcome)
+        lost = await _lose_a_worker(cluster, db, workers, outcome)
         await _lose_an_api(cluster, caller, apis[0], outcome)
-        await _welcome_back(cluster, db, caller, outcome)
+        await _welcome_back(cluster, db, caller, lost, outcome)
         outcome.violations = await settle_and_check(cluster.settings, cluster.evidence, timeout_s=_TIMEOUT_S)
         async with db.connection() as conn:
             rows = await conn.fetch("select status::text, count(*) from jobs group by status")
-        outcome.jobs = dict(rows)
+        outcome.jobs = {row[0]: row[1] for row in rows}
         outcome.unanswered = caller.unanswered.total()
     return outcome
 
 
-async def _lose_a_worker(cluster: Cluster, db: Database, host: Host, outcome: Partition) -> None:
-    """Pull the plug while the worker is in the middle of jobs, and wait until others have all of those."""
-    worker = cluster.members_of("worker")[0]
+async def _lose_a_worker(cluster: Cluster, db: Database, hosts: Sequence[Host], outcome: Partition) -> Member:
+    """Pull the plug of a worker in the middle of jobs, wait until others have all of those, and plug it in."""
+    candidates = itertools.cycle(zip(cluster.members_of("worker"), hosts, strict=True))
+    worker, host = next(candidates)
     async with asyncio.timeout(_TIMEOUT_S):
         while len(lost := await _held(db, worker)) < _JOBS_HELD:
             await asyncio.sleep(_LOOK_EVERY_S)
+            worker, host = next(candidates)
         host.pull_the_plug()
         cut_at, outcome.orphaned = time.monotonic(), len(lost)
         while len(outcome.takeover_s) < len(lost):
@@ -89,6 +92,7 @@ async def _lose_a_worker(cluster: Cluster, db: Database, host: Host, outcome: Pa
             outcome.takeover_s += [time.monotonic() - cut_at] * new
     await asyncio.sleep(max(0.0, _APART_S - (time.monotonic() - cut_at)))
     host.plug_in()
+    return worker
 
 
 async def _lose_an_api(cluster: Cluster, caller: Observer, host: Host, outcome: Partition) -> None:
@@ -101,14 +105,16 @@ async def _lose_an_api(cluster: Cluster, caller: Observer, host: Host, outcome: 
     host.plug_in()
 
 
-async def _welcome_back(cluster: Cluster, db: Database, caller: Observer, outcome: Partition) -> None:
+async def _welcome_back(
+    cluster: Cluster, db: Database, caller: Observer, worker: Member, outcome: Partition
+) -> None:
     """Both are given work again; the worker, whose claims failed for a while, takes some."""
     first = 1000
     while not outcome.came_back:
         await _submit(cluster, caller, range(first, first + 6))
         first += 6
         await asyncio.sleep(1.0)
-        outcome.came_back = bool(await _held(db, cluster.members_of("worker")[0]))
+        outcome.came_back = bool(await _held(db, worker))
 
 
 async def _submit(cluster: Cluster, caller: Observer, which: range) -> None:
@@ -125,7 +131,7 @@ async def _held(db: Database, member: Member) -> dict[UUID, UUID]:
                where status = 'processing' and worker_id = any($1::uuid[]) and completed_documents > 0""",
             names,
         )
-    return dict(rows)
+    return {row["id"]: row["worker_id"] for row in rows}
 
 
 async def _taken_over(db: Database, lost: dict[UUID, UUID]) -> int:
