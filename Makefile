@@ -8,7 +8,7 @@ PY := .venv/bin/python
 STAMP := .venv/installed
 ARGS ?=
 # Tests at the same time, each on servers of its own.
-JOBS ?= 2
+JOBS ?= 3
 # Of the benchmark: which workloads (all when empty), each how often.
 WORKLOADS ?=
 ROUNDS ?= 3
@@ -32,7 +32,7 @@ help: ## Show this list
 run: $(STAMP) ## Start the sandbox in the foreground: servers, stand-in portal, API, worker (AUTOS_PORT=8000)
 	@$(PY) -m service.sandbox
 
-test: $(STAMP) ## Run the tests (JOBS=2 at once; ARGS="-k name" goes to pytest)
+test: $(STAMP) ## Run the tests (JOBS=3 at once; ARGS="-k name" goes to pytest)
 	$(PY) -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 coverage: $(STAMP) ## Run the tests and show which lines none of them reached
@@ -80,5 +80,5 @@ $(STAMP): requirements-dev.lock
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null \
 		|| { echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@$(PY) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(PY) -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@

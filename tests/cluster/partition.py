@@ -77,7 +77,7 @@ async def cut_off(folder: Path, apis: Sequence[Host], workers: Sequence[Host]) -
 
 
 async def _lose_a_worker(cluster: Cluster, db: Database, hosts: Sequence[Host], outcome: Partition) -> Member:
-    """Pull the plug of a worker in the middle of jobs, wait until others have all of those, and plug it in."""
+    """Pull the plug of a worker in mid-job, wait until others have all of its jobs, and plug it in again."""
     candidates = itertools.cycle(zip(cluster.members_of("worker"), hosts, strict=True))
     worker, host = next(candidates)
     async with asyncio.timeout(_TIMEOUT_S):
