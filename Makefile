@@ -9,6 +9,8 @@ STAMP := .venv/installed
 ARGS ?=
 # Tests at the same time, each on servers of its own.
 JOBS ?= 3
+# With LONG=1 also the cases that take long and show the same as others at one more step.
+LONG ?=
 # Of the benchmark: which workloads (all when empty), each how often.
 WORKLOADS ?=
 ROUNDS ?= 3
@@ -32,8 +34,8 @@ help: ## Show this list
 run: $(STAMP) ## Start the sandbox in the foreground: servers, stand-in portal, API, worker (AUTOS_PORT=8000)
 	@$(PY) -m service.sandbox
 
-test: $(STAMP) ## Run the tests (JOBS=3 at once; ARGS="-k name" goes to pytest)
-	$(PY) -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
+test: $(STAMP) ## Run the tests (JOBS=3 at once; LONG=1: every case of them; ARGS="-k name" goes to pytest)
+	$(PY) -m pytest --numprocesses $(JOBS) --dist worksteal $(if $(LONG),,-m "not long") $(ARGS)
 
 coverage: $(STAMP) ## Run the tests and show which lines none of them reached
 	$(PY) -m pytest --cov $(ARGS)

@@ -169,8 +169,15 @@ async def test_nothing_is_wider_than_a_phone(browser: Browser, world: World, rec
             assert width <= PHONE["width"], name
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+@pytest.mark.parametrize(
+    ("viewport", "theme"),
+    [
+        pytest.param(DESK, "light", id="desk-light"),
+        pytest.param(PHONE, "dark", id="phone-dark"),
+        pytest.param(DESK, "dark", id="desk-dark", marks=pytest.mark.long),
+        pytest.param(PHONE, "light", id="phone-light", marks=pytest.mark.long),
+    ],
+)
 async def test_no_page_keeps_anybody_out(
     browser: Browser, world: World, receiver: Receiver, theme: str, viewport: dict[str, int]
 ) -> None:

@@ -98,7 +98,9 @@ async def test_while_redis_is_away_jobs_are_taken(behind: Behind, mood: Mood) ->
         assert answer.status == 202
 
 
-@pytest.mark.parametrize("mood", AWAY)
+@pytest.mark.parametrize(
+    "mood", [pytest.param(one, marks=() if one is Mood.SILENT else pytest.mark.long) for one in AWAY]
+)
 @pytest.mark.parametrize("which", ["postgres", "redis"])
 async def test_a_worker_outlives_its_backends(behind: Behind, which: str, mood: Mood, tmp_path: Path) -> None:
     """Cut off in mid-job for longer than its lease, it goes on by itself when they are back."""

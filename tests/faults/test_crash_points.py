@@ -2,11 +2,11 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from uuid import uuid4
 
 import aiohttp
@@ -48,6 +48,12 @@ RUN_POINTS = tuple(
     and point not in ("job.cancelled", "job.sealing")
 )
 DELIVERY_POINTS = tuple(point for point in POINTS if point.startswith("delivery."))
+# Of the steps that a process can die at, those that are tried in each run; the others in a long one.
+_ALWAYS = ("submission.committed", "job.settling", "document.stored", "delivery.sent")
+
+
+def _tried(points: Sequence[Point]) -> list[Any]:
+    return [pytest.param(one, marks=() if one in _ALWAYS else pytest.mark.long) for one in points]
 
 
 @dataclass
@@ -122,7 +128,7 @@ def test_every_point_is_tried_below() -> None:
     assert {*API_POINTS, *RUN_POINTS, *DELIVERY_POINTS, *others} == set(POINTS)
 
 
-@pytest.mark.parametrize("point", API_POINTS)
+@pytest.mark.parametrize("point", _tried(API_POINTS))
 async def test_an_api_that_dies_while_it_takes_a_job_loses_none(stage: Stage, point: Point) -> None:
     """The caller had no answer and asks again; both calls together make one job."""
     async with stage.api(point) as api:
@@ -135,7 +141,7 @@ async def test_an_api_that_dies_while_it_takes_a_job_loses_none(stage: Stage, po
         assert await conn.fetchval("select count(*) from jobs") == 1
 
 
-@pytest.mark.parametrize("point", RUN_POINTS)
+@pytest.mark.parametrize("point", _tried(RUN_POINTS))
 async def test_a_worker_that_dies_at_any_step_of_a_job_is_replaced_by_another(
     stage: Stage, point: Point
 ) -> None:
@@ -148,7 +154,7 @@ async def test_a_worker_that_dies_at_any_step_of_a_job_is_replaced_by_another(
             await stage.assert_all_is_well()
 
 
-@pytest.mark.parametrize("point", DELIVERY_POINTS)
+@pytest.mark.parametrize("point", _tried(DELIVERY_POINTS))
 async def test_a_worker_that_dies_at_any_step_of_a_delivery_has_it_sent_by_another(
     stage: Stage, point: Point
 ) -> None:

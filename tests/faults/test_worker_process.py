@@ -76,6 +76,7 @@ async def _until_claimed(world: World, *, times: int) -> None:
     await world.until("select exists (select from jobs where status = 'processing' and fence >= $1)", times)
 
 
+@pytest.mark.long
 async def test_a_gigabyte_passes_and_the_worker_stays_below_200_mib(api: World) -> None:
     number = special_number(Special.HUGE)
     caller = await api.caller()
