@@ -26,7 +26,9 @@ async def _fetched(world: World, **asked: Any) -> tuple[Caller, UUID, UUID]:
     job = (await caller.post("/jobs", json={"process_number": CASE, **asked})).json
     await world.until("select bool_and(finished_at is not null) from jobs")
     async with world.db.connection() as conn:
-        document_id = await conn.fetchval("select id from documents where media_type = 'text/html' limit 1")
+        document_id = await conn.fetchval(
+            "select id from documents where media_type = 'text/html' order by position limit 1"
+        )
     return caller, UUID(job["job_id"]), document_id
 
 
