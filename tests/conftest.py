@@ -155,7 +155,7 @@ async def empty(_emptied: Connection, redis_url: str) -> None:
 @pytest.fixture
 async def db(empty: None, settings: Settings) -> AsyncIterator[Database]:
     """An empty database."""
-    async with open_database(settings, patience_s=60) as opened:
+    async with open_database(settings) as opened:
         yield opened
 
 

@@ -9,10 +9,13 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
 from service.app import MAX_LINE_BYTES, create_app
 from service.core import clients
+from service.core.clients import Client
 from service.core.db import Database
+from service.core.errors import DatabaseUnavailableError
 from service.core.news import News
 from service.core.pulse import Pulses
 from service.core.settings import Settings
@@ -111,11 +114,18 @@ class World:
     async def caller(self, name: str = "acme", *, scopes: Collection[str] = clients.SCOPES) -> Caller:
         """Return a client with a key of its own; the same name twice is one client with two keys."""
         key = clients.new_key()
+        # A busy machine may let the API's own patience with PostgreSQL run out.
+        tries = AsyncRetrying(
+            retry=retry_if_exception_type(DatabaseUnavailableError), stop=stop_after_attempt(5), reraise=True
+        )
+        added: tuple[Client, bytes] = await tries(self._add_client, name, key, scopes)
+        return Caller(self.base_url, self.http, key, *added)
+
+    async def _add_client(self, name: str, key: str, scopes: Collection[str]) -> tuple[Client, bytes]:
         async with self.db.transaction() as conn:
             client, _ = await clients.ensure(conn, RING, name)
             await clients.add_key(conn, client.id, key, scopes=scopes)
-            secret = await secret_of(conn, client.id)
-        return Caller(self.base_url, self.http, key, client, secret)
+            return client, await secret_of(conn, client.id)
 
     async def until(self, query: str, *arguments: object, timeout_s: float = 60) -> None:
         """Wait until a query of one boolean says yes; each look has a connection of its own.
