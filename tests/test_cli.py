@@ -429,7 +429,7 @@ async def test_both_logs_are_exported_from_the_first_entry_to_the_last(
         await parsed.run(api.settings, parsed)
         return capsys.readouterr().out
 
-    between = ("--since", "2026-03-02T12:00:00Z", "--until", "2026-03-03T12:00:00", "--format", "csv")
+    between = ("--since", "2026-03-02T12:00:00Z", "--until", "2026-03-03T12:00:00Z", "--format", "csv")
     names, *rows = csv.reader(io.StringIO(await said(*export, *between)))
     assert tuple(names) == accesses.EXPORTED
     assert [dict(zip(names, row, strict=True))["at"] for row in rows] == ["2026-03-02T12:00:00+00:00"]

@@ -1,14 +1,14 @@
 """What callers can say on the command line."""
 
 import argparse
-from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from service.argument_types import between, moment
 from service.core.settings import Settings
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse has no name for it
+    from service.argument_types import Commands
 
 _MOST_PARALLEL = 32
 _NUMBER = "process number, masked or its 20 digits"
@@ -80,7 +80,7 @@ def _add_deliveries(commands: "Commands", where: argparse.ArgumentParser) -> Non
     again.add_argument(
         "--failed", action="store_true", dest="all_failed", help="all that were given up since"
     )
-    again.add_argument("--since", type=_time, metavar="TIME", help="2026-03-02T12:00:00Z, or 2026-03-02")
+    again.add_argument("--since", type=moment, metavar="TIME", help="2026-03-02T12:00:00Z, or 2026-03-02")
 
 
 def _added(
@@ -97,28 +97,12 @@ def _added(
 
 
 def _seconds(text: str) -> int:
-    return _between(text, 0, 31_536_000)
+    return between(text, 0, 31_536_000)
 
 
 def _parallel(text: str) -> int:
-    return _between(text, 1, _MOST_PARALLEL)
+    return between(text, 1, _MOST_PARALLEL)
 
 
 def _limit(text: str) -> int:
-    return _between(text, 1, 1_000_000)
-
-
-def _between(text: str, least: int, most: int) -> int:
-    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else -1
-    if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"should be {least} to {most}")
-    return number
-
-
-def _time(text: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(text)
-        # Without a zone it is meant as the clock on the wall has it.
-        return at if at.tzinfo else at.astimezone()
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError("should be like 2026-03-02T12:00:00Z") from None
+    return between(text, 1, 1_000_000)

@@ -6,17 +6,17 @@ address, which is the proxy's.
 
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from service.core.db import Connection, Database
+from service.core.db import Connection, Database, stream
 from service.core.gather import Gatherer
 
 # Of those who poll: what they were shown last.
 _MOST_REMEMBERED = 10_000
-_ROWS_PER_READ = 1_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,16 +140,16 @@ async def export(
         since: the first moment.
         until: the moment after the last.
     """
-    async with conn.transaction(readonly=True):
-        found = conn.cursor(
-            f"""{_NOTED} and ($2::timestamptz is null or a.at >= $2)
-                         and ($3::timestamptz is null or a.at < $3) order by a.at, a.id""",
-            client,
-            since,
-            until,
-            prefetch=_ROWS_PER_READ,
-        )
-        async for row in found:
+    rows = stream(
+        conn,
+        f"""{_NOTED} and ($2::timestamptz is null or a.at >= $2)
+                     and ($3::timestamptz is null or a.at < $3) order by a.at, a.id""",
+        client,
+        since,
+        until,
+    )
+    async with aclosing(rows):
+        async for row in rows:
             yield dict(row)
 
 

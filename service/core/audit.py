@@ -1,6 +1,7 @@
 """The audit log: what was done to what callers rely on, by whom. It is only ever added to."""
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -8,9 +9,7 @@ from uuid import UUID
 
 import orjson
 
-from service.core.db import Connection
-
-_ROWS_PER_READ = 1_000
+from service.core.db import Connection, stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +74,17 @@ async def export(
         since: the first moment.
         until: the moment after the last.
     """
-    async with conn.transaction(readonly=True):
+    rows = stream(
+        conn,
         # As text: a connection of the operator's reads no JSON.
-        found = conn.cursor(
-            """select a.id, a.at, c.name as client, a.key_id, a.action, a.subject, a.details::text
-               from audit_log a join clients c on c.id = a.client_id
-               where ($1::text is null or c.name = $1) and ($2::timestamptz is null or a.at >= $2)
-                 and ($3::timestamptz is null or a.at < $3) order by a.id""",
-            client,
-            since,
-            until,
-            prefetch=_ROWS_PER_READ,
-        )
-        async for row in found:
+        """select a.id, a.at, c.name as client, a.key_id, a.action, a.subject, a.details::text
+           from audit_log a join clients c on c.id = a.client_id
+           where ($1::text is null or c.name = $1) and ($2::timestamptz is null or a.at >= $2)
+             and ($3::timestamptz is null or a.at < $3) order by a.id""",
+        client,
+        since,
+        until,
+    )
+    async with aclosing(rows):
+        async for row in rows:
             yield {**row, "details": orjson.loads(row["details"])}

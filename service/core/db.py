@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -33,6 +33,7 @@ _CONNECT_TIMEOUT_S = 2.0
 # A busy machine is no reason not to start; later on, who asks for a connection waits no longer than above.
 _START_TIMEOUT_S = 10.0
 _COMMAND_TIMEOUT_S = 5.0
+_ROWS_PER_READ = 1_000
 
 SESSION_SETTINGS: Mapping[str, str] = {
     # Our statements touch few rows: compiling one takes far longer than any of them.
@@ -259,6 +260,13 @@ async def _leave_session(_: Connection) -> None:
 
 def _encode_json(value: Any) -> str:
     return orjson.dumps(value).decode()
+
+
+async def stream(conn: Connection, query: str, *arguments: object) -> AsyncGenerator[asyncpg.Record, None]:
+    """Yield the rows of a query of any size; memory holds a thousand of them."""
+    async with conn.transaction(readonly=True):
+        async for row in conn.cursor(query, *arguments, prefetch=_ROWS_PER_READ):
+            yield row
 
 
 async def schema_state(conn: Connection) -> SchemaState | None:

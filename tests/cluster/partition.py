@@ -113,8 +113,18 @@ async def _welcome_back(
     while not outcome.came_back:
         await _submit(cluster, caller, range(first, first + 6))
         first += 6
-        await asyncio.sleep(1.0)
-        outcome.came_back = bool(await _held(db, worker))
+        outcome.came_back = await _takes_some(db, worker)
+
+
+async def _takes_some(db: Database, worker: Member) -> bool:
+    """Whether a worker has a job begun before all of them have ended."""
+    async with asyncio.timeout(_TIMEOUT_S):
+        while not await _held(db, worker):
+            async with db.connection() as conn:
+                if await conn.fetchval("select bool_and(job_status_is_final(status)) from jobs"):
+                    return False
+            await asyncio.sleep(_LOOK_EVERY_S)
+    return True
 
 
 async def _submit(cluster: Cluster, caller: Observer, which: range) -> None:
