@@ -69,8 +69,6 @@ from service.streams import SILENCE_S
 from service.submissions import Submissions
 
 _MAX_BODY_BYTES = 64 * 1024
-MAX_LINE_BYTES = 16 * 1024
-"""Of a request line: 200 ids need half of it."""
 
 # Archives at once in one process: each takes bytes through it, which links do not.
 _MOST_ARCHIVES = 8

@@ -52,8 +52,8 @@ ShowProblem = Callable[[web.Request, ProblemError], web.Response]
 ERROR_PAGE = web.AppKey[ShowProblem]("error_page")
 """Answers people, who asked for a page."""
 
-_SERVER = "Autos"
-_SAFE_HEADERS = {
+SAFE_HEADERS = {
+    "Server": "Autos",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
@@ -137,8 +137,8 @@ def _cut_short(request: web.Request, error: Exception) -> None:
 
 async def begin_answer(request: web.Request, response: web.StreamResponse) -> None:
     """Give every answer its headers: streams, too, whose headers are gone when their handler ends."""
-    response.headers["Server"] = _SERVER  # aiohttp has named itself by now
-    for name, value in _SAFE_HEADERS.items():
+    response.headers.popall("Server", None)  # aiohttp has named itself by now
+    for name, value in SAFE_HEADERS.items():
         response.headers.setdefault(name, value)
     if verdict := request.get(VERDICT):
         response.headers.update(_rate_headers(verdict))

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
-from service.app import MAX_LINE_BYTES, create_app
+from service.app import create_app
 from service.core import clients
 from service.core.clients import Client
 from service.core.db import Database
@@ -24,6 +24,7 @@ from service.load import Load
 from service.sandbox.data_lake import FILES, Files, create_data_lake
 from service.sandbox.data_lake import PREFIX as DATA_LAKE_PREFIX
 from service.sandbox.portal import PORTAL_STATE, PortalState, create_portal
+from service.serve import make_runner
 from service.streams import SILENCE_S
 from tests.contract import Contract
 from tests.rings import RING, secret_of
@@ -153,12 +154,14 @@ async def open_api(
     settings: Settings, *, silence_s: float = SILENCE_S
 ) -> AsyncIterator[tuple[str, web.Application]]:
     """Serve the API on a free port; yields its address and the application."""
-    server = TestServer(create_app(settings, silence_s=silence_s), auto_decompress=False)
-    await server.start_server(max_line_size=MAX_LINE_BYTES)
+    app = create_app(settings, silence_s=silence_s)
+    runner = make_runner(app, shutdown_s=60)
     try:
-        yield str(server.make_url("")).rstrip("/"), server.app
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", app
     finally:
-        await server.close()
+        await runner.cleanup()
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from service.core import metrics
 from service.core.gather import Gatherer
+from service.core.http_runner import HttpRunner
 from service.core.readiness import OK, ask_dependencies
 from worker.context import Context
 
@@ -19,7 +20,7 @@ PATIENCE_S = 30.0
 _INTERVALS = 10
 _LEASES = 2
 _TAKEN_AGAIN_S = 5.0
-_KEEPALIVE_TIMEOUT_S = 15.0
+_KEEPALIVE_S = 15.0
 _MAX_BYTES = 4096
 _SAFE_HEADERS = {
     "Server": "Autos",
@@ -117,6 +118,11 @@ def _answer(said: str, checks: dict[str, str], *, status: int = 200) -> web.Resp
     return web.Response(body=body, content_type="application/json", status=status)
 
 
+def _refuse(status: int, detail: str, request_id: str) -> web.Response:
+    headers = _SAFE_HEADERS | {"X-Request-ID": request_id}
+    return web.Response(text=f"{detail}\n", status=status, headers=headers)
+
+
 async def _add_safe_headers(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(_SAFE_HEADERS)
 
@@ -130,16 +136,12 @@ async def open_http(context: Context, *, patience_s: float = PATIENCE_S) -> Asyn
     if not context.settings.worker_port:
         yield
         return
-    runner = web.AppRunner(
+    runner = HttpRunner(
         create_app(context, patience_s=patience_s),
-        access_log=None,
-        handle_signals=False,
-        keepalive_timeout=_KEEPALIVE_TIMEOUT_S,
-        shutdown_timeout=0.5,
-        auto_decompress=False,
-        lingering_time=0,
-        max_line_size=_MAX_BYTES,
-        max_field_size=_MAX_BYTES,
+        _refuse,
+        max_line_bytes=_MAX_BYTES,
+        keepalive_s=_KEEPALIVE_S,
+        shutdown_s=0.5,
     )
     await runner.setup()
     listening = asyncio.create_task(

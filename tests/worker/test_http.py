@@ -90,6 +90,15 @@ async def test_a_worker_that_turns_and_can_work_says_so(empty: None, settings: S
     assert (ready.status, ready.body) == (200, {"status": "ready", "checks": checks})
 
 
+async def test_a_worker_answers_what_it_cannot_read_and_repeats_nothing_of_it(
+    empty: None, settings: Settings
+) -> None:
+    async with _watched(settings):
+        said = await _ask(settings, f"/metrics?{'a' * 5000}")
+    assert (said.status, said.body) == (400, "the request has a line of more than 4096 bytes\n")
+    assert said.headers["Server"] == "Autos"
+
+
 async def test_each_loop_of_a_worker_notes_its_turns(empty: None, settings: Settings) -> None:
     async def nothing(_context: Context, _id: UUID) -> None: ...
 
