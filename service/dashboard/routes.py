@@ -39,6 +39,18 @@ async def choose_language(request: web.Request) -> web.StreamResponse:
     return response
 
 
+@page
+async def to_overview(_request: web.Request) -> web.StreamResponse:
+    """Lead who typed the path that all pages begin with to the first of them."""
+    return web.Response(status=303, headers={"Location": "/"})
+
+
+@page
+async def show_nothing(_request: web.Request) -> web.StreamResponse:
+    """Tell a person, in a page, that there is no such page."""
+    raise web.HTTPNotFound
+
+
 def routes() -> list[web.RouteDef]:
     """Return the routes of the dashboard."""
     job, endpoint = f"{_AT}/jobs/{{job_id:{_ID}}}", f"{_AT}/endpoints/{{endpoint_id:{_ID}}}"
@@ -76,4 +88,6 @@ def routes() -> list[web.RouteDef]:
         web.post(f"{endpoint}/delete", endpoints.delete),
         web.get(f"{_AT}/submit", submit.show_form),
         web.post(f"{_AT}/submit", submit.submit_form),
+        web.get(_AT, to_overview),
+        web.get(f"{_AT}/{{rest:.*}}", show_nothing),
     ]

@@ -60,11 +60,12 @@ async def test_the_overview_shows_what_runs_and_what_waits(world: World) -> None
 async def test_an_error_is_a_page_in_the_readers_language(api: World) -> None:
     caller = await api.caller()
     async with signed_in(api, caller.key) as reader:
-        page = await reader.get("/dashboard/jobs/x", **{"Accept-Language": "pt"})
-        assert page.status == 404  # no path of ours
-        page = await reader.get("/dashboard/jobs/" + "0" * 8, **{"Accept-Language": "pt"})
-    assert (page.status, page.headers["Content-Language"]) == (404, "pt-BR")
-    assert "Não encontrado" in page.text
+        # No path of ours, and no job.
+        for path in ("/dashboard/jobs/x", "/dashboard/jobs/" + "0" * 8):
+            page = await reader.get(path, **{"Accept-Language": "pt"})
+            assert (page.status, page.headers["Content-Language"]) == (404, "pt-BR")
+            assert "Não encontrado" in page.text
+        assert (await reader.get("/dashboard")).path == "/"
 
 
 async def test_the_overview_counts_what_is_the_readers_alone(world: World) -> None:

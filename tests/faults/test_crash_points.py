@@ -103,7 +103,11 @@ async def stage(db: Database, make_settings: MakeSettings, tmp_path: Path) -> As
         receivers = await stack.enter_async_context(open_receivers(evidence))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         settings = make_settings(
-            portal_url=portal_url, port=free_port(), lease_s=1.0, upload_part_bytes=5 << 20
+            portal_url=portal_url,
+            port=free_port(),
+            lease_s=1.0,
+            max_crashes=100,
+            upload_part_bytes=5 << 20,
         )
         settings = settings.model_copy(update={"public_url": f"http://127.0.0.1:{settings.port}"})
         async with db.connection() as conn:

@@ -18,7 +18,7 @@ MIB = 1024 * 1024
 @pytest.fixture
 async def settings(make_settings: MakeSettings) -> object:
     """Few documents at a time, so that a job can be met in its middle; a short lease."""
-    return make_settings(downloads_per_job=4, lease_s=1.5, drain_s=1.0)
+    return make_settings(downloads_per_job=4, lease_s=2.0, max_crashes=100, drain_s=1.0)
 
 
 async def _in_the_middle(caller: Caller, number: str) -> set[str]:
