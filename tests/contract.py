@@ -2,14 +2,17 @@
 
 import json
 import re
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
 
 import jsonschema_rs
+import orjson
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 
 Json = dict[str, Any]
+_Paths = dict[re.Pattern[str], Json]
 
 
 class Contract:
@@ -23,13 +26,7 @@ class Contract:
 
     def __init__(self, base_url: str, description: Json) -> None:
         self._base_url = base_url
-        self._description = description
-        self._components = _closed(description["components"])
-        self._paths = {
-            re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))): methods
-            for path, methods in description["paths"].items()
-        }
-        self._validator = cache(self._new_validator)
+        self._paths, self._validator = _prepare(orjson.dumps(description))
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """Send the request and check what comes back."""
@@ -88,9 +85,23 @@ class Contract:
         ]
         assert not wrong, f"{where}: {wrong[:5]}"
 
-    def _new_validator(self, schema: str) -> jsonschema_rs.Draft202012Validator:
-        whole = {**json.loads(schema), "components": self._components}
+
+@cache
+def _prepare(description: bytes) -> tuple[_Paths, Callable[[str], jsonschema_rs.Draft202012Validator]]:
+    """Return what is the same for every API of one description: its paths, and what makes a validator."""
+    described: Json = orjson.loads(description)
+    components = _closed(described["components"])
+
+    @cache
+    def new_validator(schema: str) -> jsonschema_rs.Draft202012Validator:
+        whole = {**json.loads(schema), "components": components}
         return jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
+
+    paths = {
+        re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))): methods
+        for path, methods in described["paths"].items()
+    }
+    return paths, new_validator
 
 
 def _closed(node: Any) -> Any:
