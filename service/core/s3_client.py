@@ -26,8 +26,9 @@ from service.core.telemetry import Calls
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
 
-S3_ERRORS = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, TimeoutError)
-"""Everything that an S3 which is away, silent or broken can raise."""
+S3_ERRORS = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, TimeoutError, RuntimeError)
+"""Everything that an S3 which is away, silent or broken can raise. RuntimeError is aiobotocore's word for
+credentials that had expired when they came, and uvloop's for a connection that was cut under a write."""
 
 _SPARE_CONNECTIONS = 8
 _SLOWEST_BYTES_PER_S = 256 * 1024
@@ -144,6 +145,9 @@ class Signer:
             self.credentials = await _frozen(self._source)
         except StorageUnavailableError as error:
             log.warning("S3 credentials not renewed: %s", error)
+        except Exception:
+            # Whatever it was: without the next try, links would be signed with what has expired.
+            log.exception("S3 credentials not renewed")
 
     async def renew_for_ever(self, *, every_s: float) -> None:
         """Renew them long before they expire (the source does so itself when asked in time)."""

@@ -44,6 +44,8 @@ _DEFAULT_REGION = "us-east-1"
 _READ_BYTES = 128 * 1024
 # What stores answer that know no versions at all.
 _HAS_NO_VERSIONS = ("NotImplemented", "MethodNotAllowed")
+# The id of what was stored while the bucket kept no versions: for good, or before it began to.
+_NULL = "null"
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Version:
     """One version of an object, or the mark that the object was deleted.
 
     Attributes:
-        id: None for an object as it stands, in a bucket that keeps no versions.
+        id: "null" for what was stored before the bucket kept versions; None for whatever there is to be seen.
     """
 
     key: str
@@ -247,6 +249,16 @@ class Storage:
 
     async def delete_versions(self, versions: Sequence[Version]) -> None:
         """Remove up to `MOST_AT_ONCE` versions for good, with one call; those not there are no error."""
+        refused = await self._delete(versions)
+        # Where no versions are kept, the rights to delete need not reach those that have an id. Where they
+        # are, what is deleted without one stays, below a mark.
+        if refused and any(one.id == _NULL for one in versions) and not await self._keeps_versions():
+            refused = await self._delete([Version(one.key) if one.id == _NULL else one for one in versions])
+        if refused:
+            raise StorageUnavailableError(f"S3 delete_objects: {refused} of {len(versions)} were not deleted")
+
+    async def _delete(self, versions: Sequence[Version]) -> int:
+        """Return how many were refused."""
         named: list[ObjectIdentifierTypeDef] = [
             {"Key": one.key} if one.id is None else {"Key": one.key, "VersionId": one.id} for one in versions
         ]
@@ -254,10 +266,12 @@ class Storage:
             answer = await self._s3.delete_objects(
                 Bucket=self._bucket, Delete={"Objects": named, "Quiet": True}
             )
-        if errors := answer.get("Errors"):
-            raise StorageUnavailableError(
-                f"S3 delete_objects: {len(errors)} of {len(named)} were not deleted"
-            )
+        return len(answer.get("Errors", ()))
+
+    async def _keeps_versions(self) -> bool:
+        """Whether versions are, or were once, kept."""
+        async with calling("get_bucket_versioning", within_s=self._patience.call_s):
+            return "Status" in await self._s3.get_bucket_versioning(Bucket=self._bucket)
 
     async def list_versions(self, prefix: str) -> AsyncIterator[list[Version]]:
         """Yield all that there is below a prefix, by the page: each version, then what a plain listing shows.
@@ -266,10 +280,9 @@ class Storage:
         """
         more: dict[str, str] = {}
         while page := await self._page_of_versions(Bucket=self._bucket, Prefix=prefix, **more):
-            # The bytes of a bucket that keeps no versions have the id "null", and need none.
             yield [
-                *(Version(one["Key"], _given(one["VersionId"])) for one in page.get("Versions", ())),
-                *(Version(one["Key"], one["VersionId"]) for one in page.get("DeleteMarkers", ())),
+                Version(one["Key"], one["VersionId"])
+                for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))
             ]
             if not page.get("IsTruncated"):
                 break
@@ -428,10 +441,6 @@ class _Incoming:
             return
         if self.size_bytes > self._expected or (is_whole and self.size_bytes < self._expected):
             raise BadContentError(f"{self._expected} bytes were declared, {self.size_bytes} came")
-
-
-def _given(version_id: str) -> str | None:
-    return None if version_id == "null" else version_id
 
 
 def _is_missing(error: StorageUnavailableError) -> bool:

@@ -20,7 +20,7 @@ from aiohttp.test_utils import TestServer
 
 from service.core.errors import BadContentError, RefusedError, StorageUnavailableError
 from service.core.multipart import FREE_BYTES, ByteBudget, part_sizes, read_parts
-from service.core.s3_client import Patience, open_signer
+from service.core.s3_client import Patience, calling, open_signer
 from service.core.storage import Storage, StoredObject, Version, open_storage
 from service.core.structured import finish, one_error_group
 from service.sandbox.s3 import S3Server
@@ -551,7 +551,9 @@ async def test_no_credentials_anywhere_is_said_at_the_start(
 
 
 @asynccontextmanager
-async def _credential_server() -> AsyncIterator[tuple[str, Callable[[], int]]]:
+async def _credential_server(
+    lasts: Callable[[], timedelta] = lambda: timedelta(minutes=1),
+) -> AsyncIterator[tuple[str, Callable[[], int]]]:
     """What a container asks for its credentials; they expire within the minute, each answer is another."""
     asked: list[web.Request] = []
 
@@ -562,7 +564,7 @@ async def _credential_server() -> AsyncIterator[tuple[str, Callable[[], int]]]:
                 "AccessKeyId": f"AS{len(asked)}",
                 "SecretAccessKey": "invented",
                 "Token": f"token-{len(asked)}",
-                "Expiration": (datetime.now(UTC) + timedelta(minutes=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "Expiration": (datetime.now(UTC) + lasts()).strftime("%Y-%m-%dT%H:%M:%SZ"),
             }
         )
 
@@ -609,6 +611,28 @@ async def test_credentials_are_kept_while_new_ones_cannot_be_had(bare: pytest.Mo
             await stack.aclose()
             await signer.renew()
             assert signer.credentials == kept
+
+
+async def test_credentials_that_have_expired_as_they_come_end_nothing_for_good(
+    bare: pytest.MonkeyPatch,
+) -> None:
+    """A clock that stepped, or what the machine's own service kept for too long."""
+    lasts = [timedelta(minutes=1)]
+    async with _credential_server(lambda: lasts[-1]) as (url, asked):
+        bare.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
+        source = await _found_credentials()
+        async with asyncio.timeout(10), open_signer(source, every_s=0.001) as signer:
+            lasts.append(-lasts[0])
+            with pytest.raises(StorageUnavailableError):
+                async with calling("put_object", within_s=5):
+                    await source.get_frozen_credentials()
+            before = asked()
+            while asked() < before + 3:
+                await asyncio.sleep(0)
+            lasts.append(lasts[0])
+            kept = signer.credentials
+            while signer.credentials == kept:
+                await asyncio.sleep(0)
 
 
 async def _found_credentials() -> AioCredentials:
@@ -668,9 +692,53 @@ async def test_all_that_is_below_a_prefix_is_listed_whether_the_store_knows_vers
 ) -> None:
     await _store(storage, _chunks(b"xy"))
     found = [one async for page in storage.list_versions(KEY.rpartition("/")[0]) for one in page]
-    assert {*found} == {Version(KEY)}
+    assert {one.key for one in found} == {KEY}
     await storage.delete_versions(found[:1])
     assert not [one async for page in storage.list_versions(KEY) for one in page]
+
+
+@pytest.mark.parametrize("is_versioned", [False, True])
+async def test_who_may_delete_no_version_deletes_without_an_id_where_there_are_none(
+    is_versioned: bool, faulty: FaultyS3
+) -> None:
+    asked: list[bool] = []
+
+    async def delete(request: web.Request) -> web.Response:
+        asked.append(b"<VersionId>null</VersionId>" in await request.read())
+        denied = f"<Error><Key>{KEY}</Key><Code>AccessDenied</Code></Error>" if asked[-1] else ""
+        return web.Response(text=f"<DeleteResult>{denied}</DeleteResult>", content_type="application/xml")
+
+    async def versioning(_request: web.Request) -> web.Response:
+        status = "<Status>Suspended</Status>" if is_versioned else ""
+        text = f"<VersioningConfiguration>{status}</VersioningConfiguration>"
+        return web.Response(text=text, content_type="application/xml")
+
+    faulty.faults = {"complete": delete, "other": versioning}
+    async with _open(faulty.server) as storage:
+        if is_versioned:
+            with pytest.raises(StorageUnavailableError, match="1 of 1 were not deleted"):
+                await storage.delete_versions([Version(KEY, "null")])
+            assert asked == [True]
+        else:
+            await storage.delete_versions([Version(KEY, "null")])
+            assert asked == [True, False]
+
+
+async def test_what_was_stored_before_versions_were_kept_goes_for_good(
+    tmp_path: Path,
+) -> None:
+    enabled: Any = {"Status": "Enabled"}
+    async with (
+        open_server("moto", tmp_path) as server,
+        _open(server) as storage,
+        open_client(s3_settings(server)) as s3,
+    ):
+        await storage.ensure_bucket()
+        await _store(storage, _chunks(b"x"))
+        await s3.put_bucket_versioning(Bucket="court-files", VersioningConfiguration=enabled)
+        found = [one async for page in storage.list_versions(KEY) for one in page]
+        await storage.delete_versions(found[:1])
+        assert not [one async for page in storage.list_versions(KEY) for one in page]
 
 
 async def test_every_version_goes_and_every_mark_of_a_deletion_with_it(versioned: Storage) -> None:
