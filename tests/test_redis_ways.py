@@ -2,22 +2,24 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from service.core.queue import REDIS_ERRORS, open_queue
+from service.core.queue import JOBS_QUEUE, REDIS_ERRORS, open_queue
 from service.core.redis_client import open_redis_pool
 from service.sandbox.binaries import find_redis
 from service.sandbox.children import Child, Program, free_port, open_child, open_server
 from service.sandbox.state import SandboxError
 from tests.certificates import Certificate, make_certificate
 from tests.conftest import MakeSettings
+from tests.faults.proxy import open_proxy
 from tests.world import World, open_world
 
 PASSWORD = "p%40ss%3Aw%2Frd"
@@ -32,6 +34,12 @@ def _program(folder: Path, port: int, *lines: str, sentinel: bool = False) -> Pr
     return Program(
         name="Redis", command=command, environ={"PATH": os.defpath}, cwd=folder, log=folder / f"{port}.log"
     )
+
+
+async def _until(is_so: Callable[[str], Awaitable[bool]], url: str) -> None:
+    async with asyncio.timeout(30):
+        while not await is_so(url):
+            await asyncio.sleep(0.02)
 
 
 async def _answers(url: str) -> bool:
@@ -180,6 +188,26 @@ async def test_jobs_go_on_when_the_master_dies_and_a_sentinel_names_another(
         # Accepted while there is no master, and rung for as soon as there is one.
         assert await _completes(world, CASES[1])
         assert await redis.master_port() != first
+
+
+async def test_rings_reach_the_new_master_though_the_old_one_lives_on_as_its_replica(
+    tmp_path: Path, make_settings: MakeSettings
+) -> None:
+    ports = (free_port(), free_port())
+    async with AsyncExitStack() as stack:
+        for port in ports:
+            program = _program(tmp_path, port, "bind 127.0.0.1", f"port {port}", 'save ""')
+            await stack.enter_async_context(open_child(program))
+            await _until(_answers, f"redis://127.0.0.1:{port}/0")
+        name = await stack.enter_async_context(open_proxy(ports[0]))
+        settings = make_settings(redis_url=f"redis://127.0.0.1:{name.port}/0")
+        queue = await stack.enter_async_context(open_queue(settings))
+        assert await queue.ring_jobs([(uuid4(), 1)])
+        old, new = [await stack.enter_async_context(Redis(port=port)) for port in ports]
+        await old.execute_command("REPLICAOF", "127.0.0.1", str(ports[1]))  # type: ignore[no-untyped-call]
+        name.target = ports[1]
+        assert await queue.ring_jobs([(uuid4(), 1)])
+        assert await new.zcard(JOBS_QUEUE) == 1
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,11 @@ class Database:
             # A statement may still be under way: waiting for its end could take for ever.
             conn.terminate()
             raise
+        except asyncpg.ReadOnlySQLTransactionError:
+            # This server has been demoted, and lives on: who connects anew is led to the one that serves now.
+            conn.terminate()
+            await self._pool.expire_connections()
+            raise
         finally:
             release = asyncio.ensure_future(self._pool.release(conn, timeout=_CONNECT_TIMEOUT_S))
             release.add_done_callback(_look_at_its_end)

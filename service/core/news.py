@@ -21,6 +21,13 @@ _COMMAND_TIMEOUT_S = 2.0
 # How soon a server that fell silent is noticed, and how often it is called then.
 _LOOK_EVERY_S = 3.0
 _CALL_AGAIN_S = 1.0
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that ends as a look begins
+)
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +101,11 @@ async def _listen_for_ever(news: News, database_url: str) -> None:
     while True:
         try:
             await _listen(news, database_url)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except _AWAY as error:
             log.warning("no news of jobs: %s", type(error).__name__)
+        except Exception:
+            # Whatever it was: with no listener nobody who waits would hear of anything any more.
+            log.exception("no news of jobs")
         news.may_have_come()
         await asyncio.sleep(_CALL_AGAIN_S)
 

@@ -13,6 +13,7 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import ReadOnlyError
 
 _SENTINEL_PORT = 26379
 _OF_SENTINELS = "sentinel_"
@@ -79,7 +80,13 @@ def _sentinel_pool(parts: SplitResult, patience: dict[str, Any]) -> tuple[Connec
 
 def _options(url: str, patience: dict[str, Any]) -> dict[str, Any]:
     """Read a URL as redis-py does, with what it leaves out: time-outs, and a look at the server's name."""
-    options: dict[str, Any] = {"health_check_interval": 15, "retry": Retry(NoBackoff(), 1), **patience}
+    options: dict[str, Any] = {
+        "health_check_interval": 15,
+        "retry": Retry(NoBackoff(), 1),
+        # A master that became a replica keeps its connections: the name is asked anew where it leads now.
+        "retry_on_error": [ReadOnlyError],
+        **patience,
+    }
     given = dict(parse_url(url))
     if given.get("connection_class") is SSLConnection:
         options["ssl_check_hostname"] = given.get("ssl_cert_reqs", "required") == "required"

@@ -117,6 +117,19 @@ async def test_when_the_time_is_over_the_present_state_is_told(api: World) -> No
     assert (known.status, known.headers["Preference-Applied"]) == (304, "wait=1")
 
 
+async def test_when_the_time_is_over_the_present_state_is_told_though_no_news_came(
+    empty: None, make_settings: MakeSettings, postgres_url: str
+) -> None:
+    """The listener hears what is said in another database, which is nothing."""
+    settings = make_settings(database_direct_url=postgres_url)
+    async with open_world(settings, with_worker=False) as api:
+        caller = await api.caller()
+        job_id = await _submitted(caller)
+        task = await _waiting(api, caller, f"/jobs/{job_id}", job_id, params={"wait": "1"})
+        await _touch(api.db, job_id)
+        assert (await task).json["sequence"] == 2
+
+
 async def test_nobody_waits_for_a_job_that_has_ended(world: World) -> None:
     caller = await world.caller()
     job_id = await _submitted(caller)

@@ -4,20 +4,22 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from service.core.db import Connection, Database, open_database
 from service.core.errors import DatabaseConflictError, DatabaseUnavailableError
+from service.core.news import CHANNEL, open_news
 from service.core.schema import upgrade
 from service.sandbox.postgres import open_postgres
 from tests.conftest import MakeSettings
 from tests.faults.proxy import Mood, open_proxy
 from tests.faults.test_backends_away import port_of, with_port
-from tests.world import World, open_world
+from tests.world import World, open_world, until
 
 CASE = "1003579-22.2025.8.26.0564"
 
@@ -146,6 +148,44 @@ async def test_on_the_wrong_side_of_a_failover_jobs_are_refused_until_it_is_over
         while (answer := await caller.post("/jobs", json={"process_number": CASE})).status == 503:
             await asyncio.sleep(0.05)
     assert answer.status == 202
+
+
+async def test_who_was_led_to_the_wrong_side_of_a_failover_does_not_stay_there(db: Database) -> None:
+    """A server that was demoted lives on, with all connections to it; who connects anew finds the other."""
+    async with db.connection() as one, db.connection() as other:
+        for conn in (one, other):
+            await conn.execute("set default_transaction_read_only = on")
+    with pytest.raises(DatabaseUnavailableError, match="ReadOnly"):
+        await _write(db)
+    await _write(db)
+
+
+async def test_who_listens_for_news_comes_back_whatever_the_server_said(
+    database_url: str, make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_proxy(port_of(database_url)) as proxy, AsyncExitStack() as stack:
+        proxy.canned = b"R\0\0\0\x08\0\0\0\x05"  # a login by MD5, without the salt for it
+        await proxy.set_mood(Mood.CANNED)
+        url = with_port(database_url, proxy.port) + "?sslmode=disable"
+        news = await stack.enter_async_context(open_news(make_settings(database_url=url)))
+        await until(lambda: "no news of jobs: InternalClientError" in caplog.text, timeout_s=10)
+        await proxy.set_mood(Mood.THROUGH)
+        conn = await asyncpg.connect(database_url)
+        stack.push_async_callback(conn.close)
+        ours, other = uuid4(), uuid4()
+        async with asyncio.timeout(30):
+            # A listener that does not get through wakes everybody now and then.
+            with news.of(ours) as told, news.of(other) as not_told:
+                while not told.is_set() or not_told.is_set():
+                    told.clear()
+                    not_told.clear()
+                    await conn.execute("select pg_notify($1, $2)", CHANNEL, str(ours))
+                    await asyncio.sleep(0.05)
+
+
+async def _write(db: Database) -> None:
+    async with db.connection() as conn:
+        await conn.execute("update chores set due_at = due_at")
 
 
 async def _make_read_only(url: str, value: str) -> None:
