@@ -11,6 +11,7 @@ from service.core.db import Connection
 from service.core.states import DeliveryStatus
 
 ENDPOINT_DISABLED = "the endpoint is disabled"
+ENDPOINT_DELETED = "the endpoint was deleted"
 
 
 @dataclass(frozen=True, slots=True)

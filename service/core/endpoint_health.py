@@ -6,7 +6,7 @@ from uuid import UUID
 
 from service.core import audit, deliveries, endpoints, events, signing_secrets
 from service.core.db import Connection
-from service.core.deliveries import ENDPOINT_DISABLED, Claimed, Round
+from service.core.deliveries import ENDPOINT_DELETED, ENDPOINT_DISABLED, Claimed, Round
 from service.core.endpoints import DisabledReason, Endpoint
 from service.core.settings import Settings
 
@@ -25,9 +25,15 @@ async def record_successes(conn: Connection, rounds: Sequence[tuple[Claimed, Rou
 async def record_failure(
     conn: Connection, endpoint_id: UUID, claimed: Claimed, ended: Round, settings: Settings
 ) -> list[UUID]:
-    """Write that an endpoint took no event; disable it when that is due. Returns where to ring for."""
+    """Write that an endpoint took no event; disable it when that is due. Returns where to ring for.
+
+    What was answered by the URL that it had before, or to a sender that was too late, says nothing of it.
+    """
+    url = await endpoints.lock_url(conn, endpoint_id)
+    noted = await deliveries.record_rounds(conn, [(claimed, ended)])
+    if not noted or url != claimed.url:
+        return []
     failing = await endpoints.note_failure(conn, endpoint_id)
-    await deliveries.record_rounds(conn, [(claimed, ended)])
     if ended.attempts[-1].status_code == GONE:
         return await disable(conn, endpoint_id, DisabledReason.GONE)
     if failing >= timedelta(seconds=settings.endpoint_patience_s):
@@ -57,6 +63,6 @@ async def disable(
 async def delete(conn: Connection, endpoint: Endpoint, *, key_id: str) -> None:
     """Delete an endpoint that the caller has locked, with its secrets; what waited for it is dead."""
     await endpoints.delete(conn, endpoint.id)
-    await deliveries.give_up_for_endpoint(conn, endpoint.id, "the endpoint was deleted")
+    await deliveries.give_up_for_endpoint(conn, endpoint.id, ENDPOINT_DELETED)
     await signing_secrets.forget(conn, endpoint.client_id, endpoint.id)
     await audit.note(conn, endpoint.client_id, "endpoint.deleted", endpoint.id, key_id=key_id)

@@ -107,6 +107,14 @@ async def lock(conn: Connection, endpoint_id: UUID, client_id: UUID) -> Endpoint
     return _endpoint(row)
 
 
+async def lock_url(conn: Connection, endpoint_id: UUID) -> str | None:
+    """Return where it is, None when it was deleted; nobody else changes it before the transaction ends."""
+    url: str | None = await conn.fetchval(
+        "select url from endpoints where id = $1 and deleted_at is null for no key update", endpoint_id
+    )
+    return url
+
+
 async def list_of_client(
     conn: Connection, client_id: UUID, *, before: tuple[datetime, UUID] | None, limit: int
 ) -> list[Endpoint]:
@@ -142,13 +150,14 @@ async def change(
     events: Sequence[str],
     is_enabled: bool,
 ) -> Endpoint:
-    """Write an endpoint that the caller has locked; what is enabled again begins without a past."""
+    """Write an endpoint that the caller has locked; enabled again, or elsewhere, it begins without a past."""
     row = await conn.fetchrow(
         f"""update endpoints
             set url = $2, description = $3, events = $4, updated_at = now(),
                 disabled_at = case when not $5 then coalesce(disabled_at, now()) end,
                 disabled_reason = case when not $5 then coalesce(disabled_reason, 'by_hand') end,
-                failing_since = case when $5 and disabled_at is not null then null else failing_since end
+                failing_since = case when url <> $2 or ($5 and disabled_at is not null) then null
+                                     else failing_since end
             where id = $1 returning {_COLUMNS}""",
         endpoint.id,
         url,

@@ -7,9 +7,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from service.core import clients, deliveries, settlement, submission
+from service.core import clients, deliveries, endpoint_health, endpoints, settlement, submission
 from service.core.db import Connection
-from service.core.deliveries import Claimed, Round
+from service.core.deliveries import Attempt, Claimed, Round
+from service.core.endpoints import Endpoint
 from service.core.key_ring import new_key
 from service.core.outbound import DeliveryFailedError, Reply
 from service.core.sending import Sent, Try
@@ -21,8 +22,9 @@ from tests.conftest import MakeSettings
 from tests.receiver import Receiver
 from tests.rings import RING
 from tests.wire import answer_nothing, open_wire
-from tests.world import World, open_world
-from worker.tasks.deliver import judge
+from tests.world import Caller, World, open_world
+from worker.context import open_context
+from worker.tasks.deliver import deliver, judge
 
 NUMBER = "10035792220258260564"
 MASKED = "1003579-22.2025.8.26.0564"
@@ -139,6 +141,71 @@ async def test_a_cancelled_job_is_told_too(world: World, receiver: Receiver) -> 
     (got,) = await receiver.wait_for(1)
     assert (got.event["type"], got.event["status"]) == ("job.cancelled", "cancelled")
     assert (got.event["process_number"], got.event["error_code"]) == (MASKED, "cancelled")
+
+
+async def _settled_with_endpoint(api: World, url: str) -> tuple[Caller, Endpoint, UUID]:
+    """The same with an endpoint, and nobody who works."""
+    caller = await api.caller()
+    endpoint_id = UUID((await caller.post("/webhooks/endpoints", json={"url": url})).json["id"])
+    submitted = await caller.post(
+        "/jobs", json={"process_number": MASKED, "webhook_endpoint_id": str(endpoint_id)}
+    )
+    await caller.post(f"/jobs/{submitted.json['job_id']}/cancel")
+    async with api.db.connection() as conn:
+        endpoint = await endpoints.get(conn, endpoint_id, caller.client.id)
+    return caller, endpoint, (await _delivery(api))["destination"]
+
+
+async def test_nothing_goes_out_unsigned_to_an_endpoint_that_is_deleted_meanwhile(
+    api: World, receiver: Receiver
+) -> None:
+    _, endpoint, destination = await _settled_with_endpoint(api, receiver.url)
+    async with open_context(api.settings) as context:
+        async with api.db.transaction() as conn:
+            await conn.execute("lock table signing_secrets in access exclusive mode")
+            await deliver(context, destination)
+            # It has been claimed, and its secret is asked for.
+            await api.until(
+                """select exists (select from pg_stat_activity
+                   where wait_event_type = 'Lock' and query like '%signing_secrets%')"""
+            )
+            await endpoint_health.delete(conn, endpoint, key_id="")
+        row = await _until_ended(api)
+    assert (row["status"], row["last_error"]) == ("dead", "the endpoint was deleted")
+    assert receiver.received == []
+
+
+@pytest.mark.parametrize("is_moved", [True, False], ids=["moved", "claimed by another"])
+async def test_a_410_that_is_not_for_the_present_endpoint_does_not_disable_it(
+    api: World, receiver: Receiver, is_moved: bool
+) -> None:
+    caller, endpoint, destination = await _settled_with_endpoint(api, receiver.url)
+    path = f"/webhooks/endpoints/{endpoint.id}"
+    async with open_context(api.settings) as context:
+        claimed = await context.outbox.claim(destination)
+        assert claimed
+        if is_moved:
+            assert (await caller.call("PATCH", path, json={"url": receiver.url + "/new"})).status == 200
+        else:
+            async with api.db.connection() as conn:
+                await conn.execute("update deliveries set claimed_until = now() - interval '1 s'")
+            assert await context.outbox.claim(destination)
+        gone = Attempt(datetime.now(UTC), 0.1, 410, None, "")
+        await context.outbox.note(claimed, Round(DeliveryStatus.DEAD, (gone,), "the receiver answered 410"))
+    shown = (await caller.get(path)).json
+    assert (shown["enabled"], shown["failing_since"]) == (True, None)
+    assert (await _delivery(api))["status"] == ("dead" if is_moved else "pending")
+
+
+async def test_an_endpoint_that_moves_leaves_its_failures_behind(api: World, receiver: Receiver) -> None:
+    caller, endpoint, _ = await _settled_with_endpoint(api, receiver.url)
+    async with api.db.connection() as conn:
+        await conn.execute("update endpoints set failing_since = now(), last_failed_at = now()")
+    path = f"/webhooks/endpoints/{endpoint.id}"
+    stayed = await caller.call("PATCH", path, json={"description": "the same"})
+    moved = await caller.call("PATCH", path, json={"url": receiver.url + "/new"})
+    assert stayed.json["failing_since"] is not None
+    assert moved.json["failing_since"] is None
 
 
 async def test_a_receiver_that_always_fails_is_given_up_after_the_schedule(

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ from uuid import UUID
 from service.core import documents, events, metrics, secrecy, traceparent, tracing
 from service.core.accesses import Access
 from service.core.crash_points import crash_point
-from service.core.deliveries import ENDPOINT_DISABLED, Claimed, Round
+from service.core.deliveries import ENDPOINT_DELETED, ENDPOINT_DISABLED, Claimed, Round
 from service.core.endpoint_health import GONE
 from service.core.errors import DatabaseUnavailableError
 from service.core.log import bound
@@ -89,21 +90,23 @@ async def _send(context: Context, claimed: Claimed) -> None:
 
 async def _do_round(context: Context, claimed: Claimed, part: Part) -> tuple[Round, list[UUID]]:
     """Send, and note how it went; return that, and the destinations to ring for."""
-    if claimed.is_wanted:
-        sent = await _request(context, claimed, part)
+    if not claimed.is_wanted:
+        ended = Round(DeliveryStatus.DEAD, (), ENDPOINT_DISABLED)
+    elif secrets := await context.outbox.secrets(claimed.client_id, claimed.endpoint_id):
+        sent = await _request(context, claimed, secrets, part)
         crash_point("delivery.sent")
         ended = judge(claimed, sent, context.settings)
         is_success = ended.status is DeliveryStatus.DELIVERED
         context.destinations.note(claimed.destination, is_success=is_success, pause_s=_pause_s(sent, ended))
     else:
-        ended = Round(DeliveryStatus.DEAD, (), ENDPOINT_DISABLED)
+        # Since the claim, and its secrets with it: nothing goes out unsigned.
+        ended = Round(DeliveryStatus.DEAD, (), ENDPOINT_DELETED)
     return ended, await context.outbox.note(claimed, ended)
 
 
-async def _request(context: Context, claimed: Claimed, part: Part) -> Sent:
+async def _request(context: Context, claimed: Claimed, secrets: Sequence[bytes], part: Part) -> Sent:
     settings = context.settings
     event, object_keys = await _present(context, claimed)
-    secrets = await context.outbox.secrets(claimed.client_id, claimed.endpoint_id)
     body = events.body(
         event,
         object_keys,
