@@ -19,6 +19,25 @@ async def new_database(server_url: str, *, name: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
+async def clock_apart(database_url: str, *, hours: int) -> AsyncIterator[str]:
+    """Yield a URL of the same database by which its clock is so far ahead of ours, or behind it.
+
+    Its `now()` only, in statements; what the schema says by itself goes by the real one.
+    """
+    conn = await asyncpg.connect(database_url)
+    try:
+        await conn.execute(
+            f"""create schema apart;
+                create function apart.now() returns timestamptz language sql stable
+                as $$ select pg_catalog.now() + interval '{hours} hours' $$"""
+        )
+        yield f"{database_url}?search_path=apart,public,pg_catalog"
+    finally:
+        await conn.execute("drop schema if exists apart cascade")
+        await conn.close()
+
+
+@asynccontextmanager
 async def bare_database(server_url: str, *, name: str) -> AsyncIterator[str]:
     """The same without the schema."""
     name = f"{name}_{uuid4().hex[:12]}"

@@ -6,13 +6,13 @@ touched: by then no run that might still write its row can hold its lease.
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
 from service.core import accesses, canary, chores, documents, idempotency, retention
 from service.core.crash_points import crash_point
-from service.core.db import Connection
+from service.core.db import Connection, clock
 from service.core.errors import DatabaseUnavailableError, StorageUnavailableError
 from service.core.storage import MOST_AT_ONCE, Listed
 from worker.context import Context, wait_for
@@ -60,16 +60,17 @@ class Janitor:
         async with self._context.db.connection() as conn:
             await idempotency.forget_old(conn)
         if days := self._context.settings.retention_days:
-            await self.forget_ended(before=datetime.now(UTC) - timedelta(days=days))
+            await self.forget_ended(before=await self._ago(timedelta(days=days)))
         if days := self._context.settings.audit_days:
             await self._step_by_step(partial(accesses.forget_old, days=days, limit=_ACCESSES_AT_ONCE))
         await self.remove_too_secret()
+        old = await self._ago(self._min_age)
         removed, lost = 0, 0
         async for listed, known in self._compare():
             if known and not listed:
                 log.error("janitor: S3 lists nothing for %d documents: is this the right bucket?", len(known))
                 return
-            removed += await self._remove_unknown(listed, known)
+            removed += await self._remove_unknown(listed, known, before=old)
             lost += await self._mark_lost(listed, known)
         uploads = await self.abort_old_uploads()
         async with self._context.db.connection() as conn:
@@ -119,10 +120,10 @@ class Janitor:
 
     async def abort_old_uploads(self, prefix: str = PREFIX) -> int:
         """Abort what nobody completes any more; return how many there were."""
-        aborted = 0
+        aborted, old = 0, await self._ago(self._min_age)
         async for page in self._context.storage.list_uploads(prefix):
             for upload in page:
-                if self._is_old(upload.initiated_at):
+                if upload.initiated_at <= old:
                     await self._context.storage.abort_upload(upload)
                     aborted += 1
         return aborted
@@ -144,8 +145,8 @@ class Janitor:
             after = until or after
             page = following
 
-    async def _remove_unknown(self, listed: list[Listed], known: set[str]) -> int:
-        unknown = [one.key for one in listed if one.key not in known and self._is_old(one.modified_at)]
+    async def _remove_unknown(self, listed: list[Listed], known: set[str], *, before: datetime) -> int:
+        unknown = [one.key for one in listed if one.key not in known and one.modified_at <= before]
         if unknown:
             await self._context.storage.delete_many(unknown)
             crash_point("janitor.removed")
@@ -161,5 +162,7 @@ class Janitor:
                 lost += await documents.mark_missing(conn, key)
         return lost
 
-    def _is_old(self, at: datetime) -> bool:
-        return datetime.now(UTC) - at >= self._min_age
+    async def _ago(self, age: timedelta) -> datetime:
+        # Not by our own clock: one that is ahead would have all that there is forgotten.
+        async with self._context.db.connection() as conn:
+            return await clock(conn) - age

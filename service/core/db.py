@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -272,6 +273,12 @@ async def stream(conn: Connection, query: str, *arguments: object) -> AsyncGener
     async with conn.transaction(readonly=True):
         async for row in conn.cursor(query, *arguments, prefetch=_ROWS_PER_READ):
             yield row
+
+
+async def clock(conn: Connection) -> datetime:
+    """Return the time that it is for the database: the one for all hosts, whatever their own clocks say."""
+    now: datetime = await conn.fetchval("select now()")
+    return now
 
 
 async def schema_state(conn: Connection) -> SchemaState | None:

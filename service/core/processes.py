@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Set
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -14,7 +14,11 @@ from service.core.portal_records import ProcessRecord
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One court case; `number` is its 20 digits, `listed_at` when its documents were last known to be all."""
+    """One court case; `number` is its 20 digits, `listed_at` when its documents were last known to be all.
+
+    Attributes:
+        listed_ago: how long ago that was, when the row was read, by the database's clock.
+    """
 
     number: str
     court: str | None
@@ -26,6 +30,10 @@ class Process:
     listed_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    listed_ago: timedelta | None
+
+
+_COLUMNS = "*, now() - listed_at as listed_ago"
 
 
 async def lock(conn: Connection, numbers: Set[str]) -> tuple[list[Process], set[str]]:
@@ -34,14 +42,15 @@ async def lock(conn: Connection, numbers: Set[str]) -> tuple[list[Process], set[
     All who ask for one process at the same time pass through this lock one after the other. Many are
     locked in the order of their numbers, so that two who ask for the same ones cannot wait for each other.
     """
-    select = "select * from processes where number = any($1::text[]) order by number for no key update"
+    select = f"""select {_COLUMNS} from processes where number = any($1::text[]) order by number
+                 for no key update"""
     asked = sorted(numbers)
     rows = await conn.fetch(select, asked)
     new = []
     if len(rows) < len(asked):
         new = await conn.fetch(
-            """insert into processes (number) select unnest($1::text[]) on conflict do nothing
-               returning *""",
+            f"""insert into processes (number) select unnest($1::text[]) on conflict do nothing
+                returning {_COLUMNS}""",
             sorted(numbers - {row["number"] for row in rows}),
         )
     if len(rows) + len(new) < len(asked):  # somebody else wrote one of them in this moment
@@ -77,7 +86,7 @@ async def get(conn: Connection, number: str) -> Process:
     Raises:
         NotFoundError: it was never asked for.
     """
-    return _process(await conn.fetchrow("select * from processes where number = $1", number))
+    return _process(await conn.fetchrow(f"select {_COLUMNS} from processes where number = $1", number))
 
 
 async def confirm_list(conn: Connection, number: str) -> None:

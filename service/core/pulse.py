@@ -11,7 +11,7 @@ from typing import Protocol
 
 from service.core import canary, chores, deliveries, jobs, metrics
 from service.core.canary import Outcome
-from service.core.db import Connection, Database
+from service.core.db import Connection, Database, clock
 from service.core.errors import DatabaseUnavailableError
 from service.core.portal_shared import Shared
 from service.core.settings import Settings
@@ -86,7 +86,7 @@ async def take(conn: Connection, portal: Shared | None, settings: Settings) -> P
     Args:
         portal: what `look` says.
     """
-    taken_at: datetime = await conn.fetchval("select now()")
+    taken_at = await clock(conn)
     of_jobs, of_deliveries = await jobs.take_stock(conn), await deliveries.take_stock(conn)
     token, done = await token_state(conn, settings), await chores.list_done(conn)
     number = settings.canary_number

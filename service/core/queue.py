@@ -61,11 +61,13 @@ _RING_BUCKET_S = 60
 # Enough to keep many workers busy between two sweeps; all else waits in PostgreSQL.
 _MOST_WAITING = 1000
 _KEPT_MS = 86_400_000
+# A worker takes what was due in the past by its own clock, which may be behind ours.
+_DUE_AGO_MS = 86_400_000
 _CALLS = "autos:calls"
 
 # What arq's `enqueue_job` does in three round trips for each task, for many in one; and who waits is called.
-# KEYS queue, and for each ring the key of its task. ARGV channel, ms to keep, time in ms, and for each ring
-# its id and its task.
+# KEYS queue, and for each ring the key of its task. ARGV channel, ms to keep, when it is due in ms, and for
+# each ring its id and its task.
 _RING = """
 local rung = 0
 for i = 2, #KEYS do
@@ -181,7 +183,7 @@ class Queue:
             return False
         now_ms = int(time.time() * 1000)
         keys = [queue, *(job_key_prefix + ring_id for ring_id in rings)]
-        told: list[str | int | bytes] = [_CALLS, _KEPT_MS, now_ms]
+        told: list[str | int | bytes] = [_CALLS, _KEPT_MS, now_ms - _DUE_AGO_MS]
         for ring_id, row_id in rings.items():
             told += [ring_id, serialize_job(task, (str(row_id),), {}, None, now_ms, serializer=serialize)]
         try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from uuid import UUID
 
@@ -198,11 +198,12 @@ class _Found:
 
     def is_there(self, wish: Wish, settings: Settings) -> bool:
         """Whether the newest job brought in all that is wished for, not too long ago."""
-        latest, listed_at = self.latest.get(wish.number), self.processes[wish.number].listed_at
-        if latest is None or latest.status is not JobStatus.COMPLETED or listed_at is None:
+        latest, listed_ago = self.latest.get(wish.number), self.processes[wish.number].listed_ago
+        if latest is None or latest.status is not JobStatus.COMPLETED or listed_ago is None:
             return False
         max_age_s = settings.fresh_s if wish.max_age_s is None else wish.max_age_s
-        is_fresh = datetime.now(UTC) - listed_at < timedelta(seconds=max_age_s)
+        # Nothing is younger than nothing, though a clock may have been put back since.
+        is_fresh = max_age_s > 0 and listed_ago < timedelta(seconds=max_age_s)
         return is_fresh and latest.id not in self.lacking and covers(latest.filters, wish.filters)
 
 

@@ -5,8 +5,14 @@ from typing import Any
 import orjson
 import pytest
 
+from service.core.cnj import parse_process_number
+from service.core.db import open_database
+from service.core.submission import Outcome, submit
+from service.core.wishes import Wish
 from service.sandbox.cases import Special, expected_documents, special_number
 from tests.api.test_bad_input import assert_problem
+from tests.conftest import MakeSettings
+from tests.databases import clock_apart
 from tests.receiver import Receiver
 from tests.world import Answer, Caller, World, until
 
@@ -134,6 +140,33 @@ async def test_max_age_decides_whether_what_is_there_serves(world: World) -> Non
         await conn.execute("update processes set listed_at = listed_at - interval '1 hour'")
     assert (await _submit(caller, max_age_s=4000)).status == 200
     assert (await _submit(caller, max_age_s=3000)).status == 202
+
+
+async def test_how_old_a_list_is_goes_by_the_databases_clock(
+    world: World, database_url: str, make_settings: MakeSettings
+) -> None:
+    caller = await world.caller()
+    await _ended(caller, await _submit(caller))
+    outcomes = {}
+    for hours in (1, -1):
+        async with (
+            clock_apart(database_url, hours=hours) as url,
+            open_database(make_settings(database_url=url)) as db,
+            db.connection() as conn,
+        ):
+            for max_age_s in (0, 3000, 4000):
+                wish = Wish(parse_process_number(CASE), max_age_s=max_age_s)
+                undone = conn.transaction()
+                await undone.start()
+                submitted = await submit(conn, wish, caller.client.id, settings=world.settings)
+                outcomes[hours, max_age_s] = submitted.outcome
+                await undone.rollback()
+    assert {which for which, outcome in outcomes.items() if outcome is Outcome.CACHED} == {
+        (1, 4000),
+        (-1, 3000),
+        (-1, 4000),
+    }
+    assert {*outcomes.values()} == {Outcome.CACHED, Outcome.CREATED}
 
 
 async def test_the_deadline_of_a_job_is_what_its_caller_said(api: World) -> None:

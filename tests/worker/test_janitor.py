@@ -4,11 +4,13 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from pydantic import SecretStr
 
 from service.core import chores
 from service.core.settings import Settings
 from service.sandbox.cases import Special, special_number
 from tests.conftest import MakeSettings
+from tests.databases import clock_apart
 from tests.s3 import open_client
 from tests.world import Caller, World
 from worker.context import Context, open_context
@@ -69,6 +71,23 @@ async def test_what_is_younger_than_a_day_is_left_alone(world: World, context: C
     """A run that is under way has objects whose rows are not written yet."""
     await _put(context, "processes/0/young/b.pdf")
     assert "processes/0/young/b.pdf" in await _clean(context, min_age=timedelta(days=1))
+    assert "processes/0/young/b.pdf" not in await _clean(context)
+
+
+async def test_what_is_old_goes_by_the_databases_clock(
+    world: World, context: Context, database_url: str, make_settings: MakeSettings
+) -> None:
+    """Ours is forty days ahead of it; what ended now is no older for that."""
+    caller = await _fetched(world)
+    await _put(context, "processes/0/young/b.pdf")
+    async with context.db.connection() as conn:
+        await conn.execute("update jobs set finished_at = now() - interval '40 days'")
+    async with clock_apart(database_url, hours=-40 * 24) as url:
+        changes = {"database_url": SecretStr(url), "retention_days": 30}
+        async with open_context(world.settings.model_copy(update=changes)) as behind:
+            left = await _clean(behind)
+    assert (await caller.get(f"/processes/{CASE}/status")).status == 200
+    assert left >= {"processes/0/young/b.pdf"} | await _known(context)
     assert "processes/0/young/b.pdf" not in await _clean(context)
 
 

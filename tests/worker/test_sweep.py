@@ -1,9 +1,10 @@
 """The sweep mends what Redis or a dead worker lost, and declares nobody dead too soon."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from redis.asyncio import Redis
@@ -159,6 +160,12 @@ async def test_what_waits_in_a_full_queue_is_not_rung_for_again(context: Context
     await Sweep(context).ring()
     rung = [name.decode() for name in await redis.zrange(JOBS_QUEUE, 0, -1)]
     assert [name for name in rung if str(job.id) in name]
+
+
+async def test_a_ring_is_due_for_a_worker_whose_clock_is_behind_that_of_who_rang(context: Context) -> None:
+    assert await context.queue.ring_jobs([(uuid4(), 1)])
+    an_hour_ago_ms = (time.time() - 3600) * 1000
+    assert await context.queue.redis.zcount(JOBS_QUEUE, "-inf", an_hour_ago_ms) == 1
 
 
 async def test_a_pending_job_is_rung_for_again_only_after_a_while(context: Context) -> None:
