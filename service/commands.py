@@ -3,7 +3,7 @@
 import argparse
 import logging
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -37,11 +37,11 @@ async def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
     secret = signing.parse_secret(arguments.webhook_secret) if arguments.webhook_secret else None
     key = arguments.key or clients.new_key()
     days = arguments.expires_days
-    expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
     async with db.open_database(settings) as database, database.transaction() as conn:
         ring = KeyRing(settings.key_ring)
         client, new_secret = await clients.ensure(conn, ring, arguments.client, webhook_secret=secret)
         scopes = arguments.scopes
+        expires_at = await db.clock(conn) + timedelta(days=days) if days else None
         await clients.add_key(conn, client.id, key, scopes=scopes, expires_at=expires_at)
     print(f"client:         {client.name}")
     print(f"api key:        {key}")
@@ -53,8 +53,9 @@ async def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
 async def list_keys(settings: Settings, _arguments: argparse.Namespace) -> None:
     """Show every key but its secret."""
     async with db.open_database(settings) as database, database.connection() as conn:
+        now = await db.clock(conn)
         for key in await clients.list_keys(conn):
-            state = _state(key, datetime.now(UTC))
+            state = _state(key, now)
             used = f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never"
             scopes = ",".join(key.scopes)
             print(f"{key.id:18} …{key.last_four}  {state:24} {scopes:10} {key.client}  last used: {used}")

@@ -24,7 +24,7 @@ from service.core.key_ring import KeyRing, new_key
 from service.core.settings import Settings
 from tests.cases import case_numbers
 from tests.conftest import MakeSettings
-from tests.databases import new_database
+from tests.databases import clock_apart, new_database
 from tests.erasures import ERASER, erased
 from tests.faults.children import ROOT, environment
 from tests.rings import RING, SECRET_KEYS, secret_of
@@ -75,6 +75,17 @@ async def test_a_new_key_is_shown_once_and_works(api: World) -> None:
     listed = await run(api.settings, "keys", "list")
     assert shown["api key"] not in listed.out
     assert shown["api key"][-4:] in listed.out
+
+
+async def test_a_key_ends_by_the_databases_clock(
+    api: World, database_url: str, make_settings: MakeSettings
+) -> None:
+    async with clock_apart(database_url, hours=48) as url:
+        settings = make_settings(database_url=url)
+        assert (await run(settings, "keys", "create", "--client", "acme", "--expires-days", "1")).status == 0
+    async with api.db.connection() as conn:
+        left = await conn.fetchval("select expires_at - now() from api_keys")
+    assert left > timedelta(days=2)
 
 
 async def test_a_second_key_of_a_client_leaves_its_signing_secret_as_it_is(api: World) -> None:
