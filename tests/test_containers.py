@@ -245,6 +245,7 @@ def test_the_image_starts_what_there_is_as_nobody_in_particular_without_a_shell(
         assert any(path.startswith(line[1:]) for line in ignored if line.startswith("!")), path
     lines = re.findall(r"^ENV (?:.*\\\n)*.*$", DOCKERFILE, re.MULTILINE)
     assert set(re.findall(r"\b([A-Z][A-Z0-9_]+)=\S", " ".join(lines))) <= _variables() | OF_PYTHON
+    assert " container=" in " ".join(lines)  # for the doctor: service/checkup/loopback.py
     settings = _settings({})
     assert f"EXPOSE {settings.port} {settings.worker_port}" in DOCKERFILE
 
