@@ -4,7 +4,6 @@ Courses are written as `promtool test rules` has them, a sample every 15 seconds
 four of 1, `0+2x3` is 0 2 4 6, `_x3` are three that are missing, and `stale` ends a series.
 """
 
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.test_deploy import RULES, alerts
+from tests.test_deploy import PROMTOOL, RULES, WITHOUT_PROMTOOL, alerts
 
-PROMTOOL = shutil.which("promtool")
 # Rules over one metric, as all processes see it.
 _GAUGES = {
     "AutosNoMetrics": "autos_queue_oldest_age_seconds",
@@ -154,9 +152,7 @@ def test_of_every_alert_a_course_is_known_in_which_it_fires_and_one_in_which_it_
     assert seen == {(rule["alert"], fires) for rule in alerts() for fires in (True, False)}
 
 
-@pytest.mark.skipif(
-    PROMTOOL is None, reason="there is no promtool here (Debian's is in the package prometheus)"
-)
+@pytest.mark.skipif(PROMTOOL is None, reason=WITHOUT_PROMTOOL)
 def test_alerts_fire_and_end_when_they_should(tmp_path: Path) -> None:
     files = [_write(rule, tmp_path) for rule in alerts()]
     for command in (["check", "rules", str(RULES)], ["test", "rules", *files]):
