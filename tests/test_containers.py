@@ -183,6 +183,14 @@ def test_the_store_and_what_autos_calls_are_let_out() -> None:
     assert set(Settings.model_fields["webhook_ports"].default) <= ports
 
 
+def test_the_namespace_is_made_before_the_secret_that_lies_in_it() -> None:
+    steps = re.findall(r"^\d\. (.*)$", (ROOT / "docs" / "deployment.md").read_text(), re.MULTILINE)
+    (step,) = [step for step in steps if "the secret `autos`" in step]
+    path = step[: step.index("the secret")].split("--filename ")[1].split("`")[0]
+    (made,) = yaml.safe_load_all((ROOT / path).read_text())
+    assert (made["kind"], made["metadata"]["name"]) == ("Namespace", "autos")
+
+
 def test_what_only_some_have_is_let_out_by_lines_that_stand_there() -> None:
     text = (KUBERNETES / "network.yaml").read_text()
     line = r"^( +)# ( *(?:- .*|ports:|matchLabels: .*))$"
