@@ -60,12 +60,11 @@ class Stock:
     """How many deliveries there are to be made.
 
     Attributes:
-        due: those of the pending ones whose time has come; some are being sent.
-        oldest_s: for how long the first of them has been due; None without any.
+        oldest_s: for how long the first of those whose time has come has been due, if it is being sent too;
+            None without any.
     """
 
     pending: int
-    due: int
     oldest_s: float | None
 
 
@@ -393,9 +392,8 @@ async def list_due_destinations(conn: Connection, *, but: Collection[UUID], limi
 async def take_stock(conn: Connection) -> Stock:
     """Count the deliveries that are still to be made; of the others, none is read."""
     (row,) = await conn.fetch(
-        """select count(*), count(*) filter (where next_attempt_at <= now()),
-                  extract(epoch from now() - min(next_attempt_at) filter (where next_attempt_at <= now())
-                         )::float8
+        """select count(*), extract(epoch from now() - min(next_attempt_at)
+                                                      filter (where next_attempt_at <= now()))::float8
            from deliveries where status = 'pending'"""
     )
     return Stock(*row)

@@ -105,6 +105,12 @@ def well(api: World) -> Settings:
     return api.settings.model_copy(update={"public_url": api.base_url})
 
 
+@pytest.fixture(autouse=True)
+def in_no_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the suite itself may run."""
+    monkeypatch.delenv("container", raising=False)
+
+
 async def test_a_world_that_is_well_is_found_so_and_left_as_it_was(api: World, well: Settings) -> None:
     await api.caller()
     async with Redis.from_url(well.redis_url.get_secret_value()) as redis:
@@ -180,6 +186,21 @@ async def test_each_thing_that_is_broken_is_named_with_what_to_do(
 
 def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     return Settings.model_validate({**settings.model_dump(), **changes})
+
+
+async def test_a_loopback_that_is_not_that_of_our_container_is_not_called_wrong(
+    well: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out_of_sight = {"s3_public_url": f"http://{AWAY}", "public_url": f"http://{AWAY}"}
+    monkeypatch.setenv("container", "oci")
+    found = await doctor(_changed(well, out_of_sight))
+    assert (found.status, {"links", "public url"} <= found.named("warning")) == (0, True)
+    for name in ("links", "public url"):
+        assert "the machine around this container" in found.findings[name][1]
+    # What is said to be elsewhere, and what can be seen from here, is looked at as ever.
+    elsewhere = await doctor(_changed(well, {"public_url": "http://127.0.0.2:1", "host": "0.0.0.0"}))
+    assert elsewhere.findings["public url"][0] == "wrong"
+    assert (await doctor(well)).findings["public url"][0] == "ok"
 
 
 async def test_everything_is_looked_at_even_when_everything_is_away(well: Settings) -> None:
