@@ -1,5 +1,6 @@
 """Jobs on the dashboard: all of a client's, and one with all that is known of it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from service.core.documents import Document
 from service.core.errors import InvalidProcessNumberError
 from service.core.jobs import Job
 from service.core.states import DeliveryStatus, DocumentStatus, JobStatus
+from service.dashboard.elsewhere import or_whose
 from service.dashboard.entrance import see_other, signed_in
 from service.dashboard.pages import SESSION, render
 from service.handlers.events import follow_all, follow_job
@@ -28,6 +30,7 @@ from service.requests import validate
 
 _DOCUMENTS_PER_PAGE = 200
 _MOST_DELIVERIES = 50
+_LIKE_A_NUMBER = re.compile(r"[0-9./ -]*[0-9][0-9./ -]*")
 
 
 @signed_in()
@@ -37,21 +40,23 @@ async def list_jobs(request: web.Request) -> web.Response:
     sought = given.pop("q", "")
     if job_id := _uuid(sought):
         see_other(f"/dashboard/jobs/{job_id}")
-    number = _number(sought)
+    number, why_not = _number(sought)
     if sought:
         given["process_number" if number else "reference"] = sought
     query = validate(JobListQuery, given)
     answer = await page_of_jobs(request, query)
     holders: Sequence[str] = ()
-    if number and not answer.items and request[SESSION].is_operator:
+    if number and request[SESSION].is_operator:
         async with request.app[DATABASE].connection() as conn:
             holders = await overview.list_holders(conn, number)
+        holders = [name for name in holders if name != request[CLIENT].name]
     following = answer.next_cursor and request.rel_url.update_query(cursor=answer.next_cursor)
     return render(
         request,
         "jobs.html",
         jobs=answer.items,
         sought=sought,
+        why_not=why_not,
         chosen=query.status or "",
         statuses=list(JobStatus),
         holders=holders,
@@ -61,6 +66,7 @@ async def list_jobs(request: web.Request) -> web.Response:
 
 
 @signed_in()
+@or_whose(overview.find_clients, "job_id")
 async def show_job(request: web.Request) -> web.Response:
     """Show a job with its documents, what happened when, who is told, and each try to tell him."""
     job_id, client_id = path_uuid(request, "job_id"), request[CLIENT].id
@@ -202,8 +208,9 @@ def _uuid(text: str) -> UUID | None:
         return None
 
 
-def _number(text: str) -> str | None:
+def _number(text: str) -> tuple[str | None, str | None]:
+    """Return the 20 digits of a process number; or why there are none, if it looks like one."""
     try:
-        return parse_process_number(text)
-    except InvalidProcessNumberError:
-        return None
+        return parse_process_number(text), None
+    except InvalidProcessNumberError as error:
+        return None, str(error) if _LIKE_A_NUMBER.fullmatch(text) else None
