@@ -132,9 +132,11 @@ _UNMENDED = f"""
 _UNMENDED_OF_ALL = f"""
     select {COLUMNS} from unnest('{{failed,partial}}'::job_status[]) as asked(of_status)
     cross join lateral (
-        select * from jobs j
-        where j.status = of_status and j.created_at > now() - $2::interval and {_IS_LATEST}
-        order by j.created_at desc, j.id desc limit $1
+        -- In order first (`offset 0` keeps it so): those behind the limit are not looked up.
+        select * from (
+            select * from jobs where status = of_status and created_at > now() - $2::interval
+            order by created_at desc, id desc offset 0
+        ) j where {_IS_LATEST} limit $1
     ) jobs
     order by created_at desc, id desc limit $1
 """

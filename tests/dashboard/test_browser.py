@@ -197,9 +197,8 @@ async def test_nothing_is_wider_than_a_phone(browser: Browser, world: World, rec
 
 async def test_a_line_of_a_table_goes_through_to_its_end(browser: Browser, world: World) -> None:
     caller = await world.caller()
-    await caller.post(
-        "/webhooks/endpoints", json={"url": "https://hooks.example.com/", "description": "two lines"}
-    )
+    endpoint = {"url": "https://hooks.example.com/", "description": "higher than its buttons " * 20}
+    await caller.post("/webhooks/endpoints", json=endpoint)
     async with visit(browser, world) as seen:
         await seen.sign_in(caller.key)
         await seen.open("/dashboard/endpoints")
