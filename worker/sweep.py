@@ -123,7 +123,7 @@ class Sweep:
             else:
                 await documents.hand_back(conn, job.process_number)
                 counts = await documents.count(conn, job.id)
-                await jobs.hand_back(conn, job, counts)
+                await jobs.hand_back(conn, job, counts, move=None)
         crash_point("sweep.freed")
         metrics.LEASES_EXPIRED.inc()
         if settled is not None:

@@ -84,7 +84,8 @@ async def check_webhooks(settings: Settings) -> Findings:
     ]
     if open_to:
         return [warning("webhooks", f"{'; '.join(open_to)}: callers choose the URLs, so is that meant?")]
-    return [ok("webhooks", "they go to public addresses by https alone")]
+    only = ", to the hosts of AUTOS_WEBHOOK_ALLOWED_HOSTS" if settings.webhook_allowed_hosts else ""
+    return [ok("webhooks", f"they go to public addresses by https alone{only}")]
 
 
 async def check_kept(settings: Settings) -> Findings:

@@ -136,7 +136,18 @@ PORTUGUESE = {
     "A worker took the job": "Um executor assumiu a tarefa",
     "The first document was stored": "O primeiro documento foi armazenado",
     "{} documents are stored": "{} documentos estão armazenados",
-    "The job waits: {}": "A tarefa espera: {}",
+    "A worker took the job again: run {}": "Um executor assumiu a tarefa de novo: execução {}",
+    "The job waits: {} (next try after {})": "A tarefa espera: {} (próxima tentativa após {})",
+    "The run did not get everything: {} (next try after {})": (
+        "A execução não obteve tudo: {} (próxima tentativa após {})"
+    ),
+    "The worker gave the job back: it goes on when its turn comes": (
+        "O executor devolveu a tarefa: ela continua quando chegar sua vez"
+    ),
+    "No sign of the worker came any more: the job was taken from it": (
+        "O executor não deu mais sinal: a tarefa foi tirada dele"
+    ),
+    "What happened before is not kept": "O que aconteceu antes não está guardado",
     "The job ended with every document": "A tarefa terminou com todos os documentos",
     "The job ended with some of its documents": "A tarefa terminou com parte dos documentos",
     "The job failed": "A tarefa falhou",

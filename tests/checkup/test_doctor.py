@@ -23,6 +23,7 @@ from redis.asyncio import Redis
 
 from service.checkup.database import judge_clock
 from service.checkup.findings import Check, Findings, ok
+from service.checkup.host import check_webhooks
 from service.checkup.portal import end_of_token, judge_end
 from service.checkup.run import run
 from service.checkup.storage import PREFIX
@@ -230,6 +231,11 @@ async def test_a_limit_of_open_files_is_held_against_the_settings(well: Settings
     found = await doctor_program(well, before="ulimit -n 512;")
     assert found.findings["open files"][0] == "warning"
     assert "a process may have 512" in found.findings["open files"][1]
+
+
+async def test_the_hosts_that_webhooks_are_kept_to_are_told_of() -> None:
+    (found,) = await check_webhooks(Settings(webhook_allowed_hosts=("a.example",)))
+    assert (found.verdict, "AUTOS_WEBHOOK_ALLOWED_HOSTS" in found.words) == ("ok", True)
 
 
 @asynccontextmanager

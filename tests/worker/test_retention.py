@@ -18,7 +18,7 @@ from worker.janitor import Janitor
 
 OLD, YOUNG = case_numbers(2)
 TABLES = (
-    *("processes", "documents", "jobs", "subscriptions", "batches", "batch_items"),
+    *("processes", "documents", "jobs", "job_events", "subscriptions", "batches", "batch_items"),
     *("deliveries", "delivery_attempts"),
 )
 
