@@ -474,8 +474,20 @@ async def hand_back(conn: Connection, number: str) -> None:
     )
 
 
-async def give_up(conn: Connection, number: str, *, error_code: str, error_message: str) -> None:
-    """Unfinished → failed, each with its own last error if it has one; the caller holds the job."""
+async def give_up(
+    conn: Connection, number: str, job_id: UUID, *, error_code: str, error_message: str
+) -> None:
+    """Unfinished → failed, each with its own last error if it has one; the caller holds the job.
+
+    So does what earlier jobs left out and this one wants, when it ends before it could take that up.
+    """
+    await conn.execute(
+        """update documents d set status = 'pending', job_id = $2
+           where process_number = $1 and status = 'skipped'
+             and document_is_wanted(d, (select filters from jobs where id = $2))""",
+        number,
+        job_id,
+    )
     await conn.execute(
         """update documents
            set status = 'failed', updated_at = now(), download_completed_at = now(),

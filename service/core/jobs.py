@@ -529,10 +529,13 @@ async def list_to_ring(conn: Connection, *, again_s: float, limit: int) -> list[
 
 
 async def list_expired(conn: Connection, *, limit: int = 100) -> list[UUID]:
-    """Return jobs whose worker let its lease run out."""
+    """Return some of the jobs whose worker let its lease run out.
+
+    Which, chance says: those that cannot be freed would otherwise stand before all others for ever.
+    """
     rows = await conn.fetch(
         """select id from jobs where status = 'processing' and lease_until < now()
-           order by lease_until limit $1""",
+           order by random() limit $1""",
         limit,
     )
     return [row["id"] for row in rows]

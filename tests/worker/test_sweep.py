@@ -9,11 +9,13 @@ import pytest
 from redis.asyncio import Redis
 
 from service.core import clients, jobs, submission
+from service.core.cnj import parse_process_number
 from service.core.db import Database
 from service.core.jobs import Job
 from service.core.queue import JOBS_QUEUE, open_queue
 from service.core.settings import Settings
 from service.core.wishes import Wish
+from tests.cases import case_numbers
 from tests.claims import claim_one
 from tests.conftest import MakeSettings
 from tests.rings import RING
@@ -93,6 +95,19 @@ async def test_an_expired_lease_is_freed_once_however_many_sweep(context: Contex
     await asyncio.gather(*(Sweep(context).free_expired_leases() for _ in range(8)))
     row = await _row(context)
     assert (row["status"], row["crashes"], row["lease_until"]) == ("pending", 1, None)
+
+
+async def test_leases_that_cannot_be_freed_do_not_keep_the_others_waiting(context: Context) -> None:
+    """Each look brings some of them to light, the older no sooner than the younger."""
+    async with context.db.transaction() as conn:
+        client, _ = await clients.ensure(conn, RING, "acme")
+        for number in case_numbers(2):
+            digits = parse_process_number(number)
+            await submission.submit(conn, Wish(digits), client.id, settings=context.settings)
+        expired = {job.id for job in await jobs.claim(conn, 2, worker_id=context.worker_id, lease_s=-1)}
+    async with context.db.connection() as conn:
+        seen = {one for _ in range(100) for one in await jobs.list_expired(conn, limit=1)}
+    assert seen == expired
 
 
 async def test_a_living_worker_keeps_its_job(context: Context) -> None:
