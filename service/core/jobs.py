@@ -320,7 +320,9 @@ async def claim(conn: Connection, count: int, *, worker_id: UUID, lease_s: float
                 and status = 'pending' order by array_position((select ids from first), id)
                 limit $3 for no key update skip locked
             ), served as (
-                insert into turns select client_id, clock_timestamp() from next group by client_id
+                -- In one order, whoever claims beside us.
+                insert into turns select client_id, clock_timestamp() from next
+                group by client_id order by client_id
                 on conflict (client_id) do update set served_at = excluded.served_at
             )
             update jobs
