@@ -64,8 +64,9 @@ COUNT = f"""
            count(*) filter (where is_wanted and d.status = 'failed') as failed,
            count(*) filter (where is_wanted and d.status = 'processing') as processing,
            count(*) filter (where d.status in ('pending', 'processing')) as unfinished,
-           coalesce(sum(coalesce(d.size_bytes, d.declared_bytes)) filter (where is_wanted), 0)::bigint
-               as expected_bytes
+           -- Sizes are what the portal says: together they may be more than an integer holds.
+           least(coalesce(sum(coalesce(d.size_bytes, d.declared_bytes)) filter (where is_wanted), 0),
+                 1::bigint << 62)::bigint as expected_bytes
     from jobs j join documents d on d.process_number = j.process_number
          cross join lateral (select {_IS_WANTED} as is_wanted) wanted
     where j.id = $1

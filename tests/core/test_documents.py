@@ -131,6 +131,17 @@ async def test_what_a_filter_left_out_fails_with_a_job_that_wants_it_and_ends_be
     assert await _list(db, third, A, B) == {A: "available", B: "pending"}
 
 
+async def test_a_job_ends_though_its_documents_are_said_to_be_more_than_can_be_counted(
+    db: Database, settings: Settings
+) -> None:
+    job = await _running_job(db, settings)
+    await _list(db, job, A, B)
+    async with db.transaction() as conn:
+        await conn.execute("update documents set declared_bytes = 9223372036854775807")
+        settled = await settlement.settle(conn, job, error=CANCELLED, is_cancelled=True)
+    assert (settled.job.status, settled.job.expected_bytes) == (JobStatus.CANCELLED, 2**62)
+
+
 async def test_five_thousand_documents_are_listed_in_one_transaction(
     db: Database, settings: Settings
 ) -> None:
