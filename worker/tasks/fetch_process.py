@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
-from service.core import documents, jobs, known_lists, metrics, processes, tracing
+from service.core import documents, jobs, known_lists, metrics, processes, telling, tracing
 from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.documents import Document
@@ -292,6 +292,8 @@ def _hand_back(
         await jobs.hand_back(
             conn, job, counts, delay_s=delay_s, waiting_reason=waiting_reason, is_retry=is_retry
         )
+        # It may be hours until the next run. The sweep rings for it.
+        await telling.tell_documents(conn, job.id)
         return HandedBack("retried" if is_retry else "waits" if waiting_reason else "handed_back")
 
     return end
