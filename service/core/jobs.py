@@ -321,7 +321,9 @@ async def claim(conn: Connection, count: int, *, worker_id: UUID, lease_s: float
                 and status = 'pending' order by array_position((select ids from first), id)
                 limit $3 for no key update skip locked
             ), served as (
-                insert into turns select client_id, clock_timestamp() from next group by client_id
+                -- In one order, whoever claims beside us.
+                insert into turns select client_id, clock_timestamp() from next
+                group by client_id order by client_id
                 on conflict (client_id) do update set served_at = excluded.served_at
             ), claimed as (
                 update jobs
@@ -537,10 +539,13 @@ async def list_to_ring(conn: Connection, *, again_s: float, limit: int) -> list[
 
 
 async def list_expired(conn: Connection, *, limit: int = 100) -> list[UUID]:
-    """Return jobs whose worker let its lease run out."""
+    """Return some of the jobs whose worker let its lease run out.
+
+    Which, chance says: those that cannot be freed would otherwise stand before all others for ever.
+    """
     rows = await conn.fetch(
         """select id from jobs where status = 'processing' and lease_until < now()
-           order by lease_until limit $1""",
+           order by random() limit $1""",
         limit,
     )
     return [row["id"] for row in rows]

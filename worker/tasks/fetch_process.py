@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
-from service.core import documents, jobs, known_lists, metrics, processes, tracing
+from service.core import documents, jobs, known_lists, metrics, processes, telling, tracing
 from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.documents import Document
@@ -295,6 +295,8 @@ def _hand_back(
         await documents.hand_back(conn, job.process_number)
         counts = await documents.count(conn, job.id)
         await jobs.hand_back(conn, job, counts, delay_s=delay_s, waiting_reason=waiting_reason, move=move)
+        # It may be hours until the next run. The sweep rings for it.
+        await telling.tell_documents(conn, job.id)
         return HandedBack(move)
 
     return end
