@@ -5,7 +5,7 @@ import hashlib
 import io
 import tracemalloc
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
 
 import aiohttp
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from service.archive import Entry, archive
 from service.sandbox.cases import Special, expected_documents, special_number
 from tests.api.test_bad_input import assert_problem
-from tests.world import Caller, World
+from tests.world import Caller, World, open_world
 
 CASE = "1003579-22.2025.8.26.0564"
 PATH = f"/processes/{CASE}/documents.zip"
@@ -56,17 +56,37 @@ async def test_what_failed_is_left_out(world: World) -> None:
         assert len(archive.namelist()) == len(expected_documents(number)) - 3 == 7
 
 
-async def test_an_object_that_has_vanished_cuts_the_archive_short_where_everybody_sees_it(
+async def test_in_the_place_of_an_object_that_has_vanished_stands_a_note_and_the_next_job_fetches_it_again(
     world: World,
 ) -> None:
     caller = await _fetched(world)
+    job_id = (await caller.get(f"/processes/{CASE}/status")).json["job_id"]
+    before = (await caller.get(f"/jobs/{job_id}/manifest")).json["documents"]
+    gone = {0, 1, len(before) - 1}
+    await _lose(world, [before[index]["id"] for index in gone])
+    response, body = await _download(caller, PATH)
+    assert response.status == 200
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == [
+            f"{one['file_name']}.missing.txt" if index in gone else one["file_name"]
+            for index, one in enumerate(before)
+        ]
+        assert b"fetched again" in archive.read(f"{before[0]['file_name']}.missing.txt")
+    after = (await caller.get(f"/jobs/{job_id}/manifest")).json["documents"]
+    assert {index for index, one in enumerate(after) if one["error_code"] == "object_missing"} == gone
+    await caller.get(f"/processes/{CASE}")
+    await caller.wait_until_final(CASE)
+    _, body = await _download(caller, PATH)
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert archive.namelist() == [one["file_name"] for one in before]
+
+
+async def _lose(world: World, ids: Sequence[str]) -> None:
     async with world.db.connection() as conn:
         await conn.execute(
-            """update documents set object_key = object_key || '.gone'
-               where position = (select max(position) from documents)"""
+            "update documents set object_key = 'gone/' || object_key where id = any($1::uuid[])", ids
         )
-    with pytest.raises(aiohttp.ClientError):
-        await _download(caller, PATH)
 
 
 async def test_other_bytes_than_were_stored_are_never_passed_on_as_a_whole_archive(world: World) -> None:
@@ -84,17 +104,30 @@ async def test_before_anything_is_there_it_is_409_and_a_stranger_sees_nothing(ap
     assert_problem(await stranger.get(PATH), 404, "not-found")
 
 
-async def test_a_storage_that_is_away_is_a_503_as_long_as_nothing_was_sent(world: World) -> None:
+async def test_when_all_objects_have_vanished_it_is_410_and_then_409(world: World) -> None:
     caller = await _fetched(world)
     async with world.db.connection() as conn:
         await conn.execute("update documents set object_key = object_key || '.gone'")
-    assert_problem(await caller.get(PATH), 503, "service-unavailable")
+    assert_problem(await caller.get(PATH), 410, "document-gone")
+    assert_problem(await caller.get(PATH), 409, "document-not-available")
+
+
+@pytest.mark.parametrize("change", [{"bucket": "autos-nowhere"}, {"s3_endpoint_url": "http://127.0.0.1:9"}])
+async def test_a_storage_that_is_away_or_misnamed_is_a_503_and_loses_no_document(
+    world: World, change: dict[str, str]
+) -> None:
+    caller = await _fetched(world)
+    async with open_world(world.settings.model_copy(update=change), with_worker=False) as other:
+        astray = Caller(other.base_url, other.http, caller.key, caller.client)
+        assert_problem(await astray.get(PATH), 503, "service-unavailable")
+    async with world.db.connection() as conn:
+        assert await conn.fetchval("select count(*) from documents where status = 'available'") == 26
 
 
 async def test_memory_does_not_grow_with_the_archive() -> None:
     chunk, count = b"x" * 2**20, 64
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         for _ in range(count):
             yield chunk
 
