@@ -160,28 +160,35 @@ async def list_keys(conn: Connection) -> list[ApiKey]:
     return [ApiKey(**row) for row in rows]
 
 
-async def rotate_key(conn: Connection, key_id: str, key: str, *, grace: timedelta) -> str:
-    """Store a new key beside a live one, with its client and scopes; return the client's name.
+async def rotate_key(
+    conn: Connection, key_id: str, key: str, *, grace: timedelta, expires_at: datetime | None = None
+) -> tuple[str, datetime | None]:
+    """Store a new key beside a live one, with its client and scopes.
 
     Args:
         grace: how long the old one goes on, unless it ends sooner.
+        expires_at: when the new one ends; None for when the old one would have.
+
+    Returns:
+        The client's name, and when the new key ends, if ever.
 
     Raises:
         NotFoundError: no live key has this id.
     """
     old = await conn.fetchrow(
-        """update api_keys k set expires_at = least(k.expires_at, now() + $2::interval) from clients c
+        """update api_keys k set expires_at = least(k.expires_at, now() + $2::interval)
+           from clients c, (select expires_at as ends_at from api_keys where id = $1 for update) before
            where k.id = $1 and c.id = k.client_id and k.revoked_at is null
              and (k.expires_at is null or k.expires_at > now())
-           returning k.client_id, k.scopes, c.name""",
+           returning k.client_id, k.scopes, c.name, before.ends_at""",
         key_id,
         grace,
     )
     if old is None:
         raise NotFoundError(f"no live key has the id {key_id}")
-    await add_key(conn, old["client_id"], key, scopes=old["scopes"])
-    name: str = old["name"]
-    return name
+    ends_at: datetime | None = expires_at or old["ends_at"]
+    await add_key(conn, old["client_id"], key, scopes=old["scopes"], expires_at=ends_at)
+    return old["name"], ends_at
 
 
 async def revoke_key(conn: Connection, key_id: str) -> None:
