@@ -50,6 +50,7 @@ from service.keys import (
     NEWS,
     OPENAPI,
     OUTBOUND,
+    PREVIEWS,
     PULSES,
     QUEUE,
     RATE_LIMIT,
@@ -65,13 +66,21 @@ from service.lookups import Lookups
 from service.measuring import measure
 from service.middleware import ERROR_PAGE, answer_problems, authenticate, begin_answer, shed_load
 from service.openapi import describe
+from service.places import Places
 from service.streams import SILENCE_S
 from service.submissions import Submissions
 
 _MAX_BODY_BYTES = 64 * 1024
 
-# Archives at once in one process: each takes bytes through it, which links do not.
+# Archives at once in one process: each takes bytes through it, which links do not. Who reads slowly keeps its
+# place long, and so one client has a few of them only.
 _MOST_ARCHIVES = 8
+_MOST_ARCHIVES_EACH = 2
+_ARCHIVES_AGAIN_S = 10
+# Documents at once that the dashboard shows, for a minute each at most.
+_MOST_PREVIEWS = 8
+_MOST_PREVIEWS_EACH = 4
+_PREVIEWS_AGAIN_S = 5
 # Texts at once: each is held in memory whole, and takes a place of the portal's.
 _MOST_TEXTS = 8
 # With it a caller hears within three seconds that a silent database is away.
@@ -100,7 +109,8 @@ def create_app(settings: Settings, *, silence_s: float = SILENCE_S) -> web.Appli
     app[ERROR_PAGE] = pages.show_problem
     app[SILENCE] = silence_s
     app[LOAD] = Load(settings.max_requests)
-    app[ARCHIVES] = asyncio.Semaphore(_MOST_ARCHIVES)
+    app[ARCHIVES] = Places(_MOST_ARCHIVES, most_each=_MOST_ARCHIVES_EACH, retry_after_s=_ARCHIVES_AGAIN_S)
+    app[PREVIEWS] = Places(_MOST_PREVIEWS, most_each=_MOST_PREVIEWS_EACH, retry_after_s=_PREVIEWS_AGAIN_S)
     app[TEXTS] = asyncio.Semaphore(_MOST_TEXTS)
     app.cleanup_ctx.extend(
         [

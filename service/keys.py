@@ -20,6 +20,7 @@ from service.core.sources import Sources
 from service.core.storage import Storage
 from service.load import Load
 from service.lookups import Lookups
+from service.places import Places
 from service.submissions import Submissions
 
 SETTINGS = web.AppKey("settings", Settings)
@@ -48,8 +49,11 @@ PULSES = web.AppKey("pulses", Pulses)
 TEXTS = web.AppKey("texts", asyncio.Semaphore)
 """Places for texts on their way from the portal."""
 
-ARCHIVES = web.AppKey("archives", asyncio.Semaphore)
+ARCHIVES = web.AppKey("archives", Places)
 """Places for archives that are being sent."""
+
+PREVIEWS = web.AppKey("previews", Places)
+"""Places for documents that are being shown on the dashboard."""
 
 REQUEST_ID = web.RequestKey("request_id", str)
 """By which the log and the caller name this request."""

@@ -25,7 +25,6 @@ from service.request_schemas import NoQuery
 from service.requests import read_query
 from service.schemas import ManifestAnswer, ManifestEntry
 
-_RETRY_AFTER_S = "10"
 # Who takes nothing for so long is let go.
 _WRITE_TIMEOUT_S = 60.0
 
@@ -69,9 +68,7 @@ async def get_archive(request: web.Request) -> web.StreamResponse:
         raise ProblemError(
             problems.NOT_AVAILABLE, "there is no document of the process that you may have yet"
         )
-    if request.app[ARCHIVES].locked():
-        raise ProblemError(problems.OVERLOADED, headers={"Retry-After": _RETRY_AFTER_S})
-    async with request.app[ARCHIVES]:
+    with request.app[ARCHIVES].taken(request[CLIENT].id):
         return await _send(request, job, [_file(request, *one) for one in _numbered(there)])
 
 

@@ -6,14 +6,20 @@ import io
 import tracemalloc
 import zipfile
 from collections.abc import AsyncGenerator, Sequence
+from uuid import uuid4
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from service.archive import Entry, archive
+from service.places import Places
+from service.problems import OVERLOADED, ProblemError
 from service.sandbox.cases import Special, expected_documents, special_number
 from tests.api.test_bad_input import assert_problem
-from tests.world import Caller, World, open_world
+from tests.cli.front import open_front
+from tests.dashboard.reader import signed_in
+from tests.world import Caller, World, open_world, until
 
 CASE = "1003579-22.2025.8.26.0564"
 PATH = f"/processes/{CASE}/documents.zip"
@@ -122,6 +128,48 @@ async def test_a_storage_that_is_away_or_misnamed_is_a_503_and_loses_no_document
         assert_problem(await astray.get(PATH), 503, "service-unavailable")
     async with world.db.connection() as conn:
         assert await conn.fetchval("select count(*) from documents where status = 'available'") == 26
+
+
+async def test_who_reads_slowly_takes_archives_and_previews_from_nobody_but_himself(world: World) -> None:
+    caller = await _fetched(world)
+    other = await world.caller("other")
+    await other.get(f"/processes/{CASE}")
+    sent = asyncio.Event()
+
+    async def hang(_request: web.Request) -> web.Response:
+        await sent.wait()
+        return web.Response(status=503)
+
+    html = next(
+        one["id"]
+        for one in (await caller.get(f"/processes/{CASE}/files")).json["documents"]
+        if one["mime_type"] == "text/html"
+    )
+    async with open_front(world.settings.s3_endpoint_url or "") as store:
+        store.matches, store.faults = "^GET /autos-test/", [hang, hang]
+        slow = world.settings.model_copy(update={"s3_endpoint_url": store.url})
+        async with open_world(slow, with_worker=False) as api, signed_in(api, caller.key) as reader:
+            caller.base_url = other.base_url = api.base_url
+            hanging = [asyncio.create_task(_download(caller, PATH)) for _ in range(2)]
+            await until(lambda: not store.faults)
+            refused = await caller.get(PATH)
+            assert_problem(refused, 429, "rate-limited")
+            assert refused.headers["Retry-After"] == "10"
+            assert (await _download(other, PATH))[0].status == 200
+            assert (await reader.get(f"/dashboard/documents/{html}/preview")).status == 200
+            sent.set()
+            assert [(await one)[0].status for one in hanging] == [200, 200]
+            assert (await _download(caller, PATH))[0].status == 200
+
+
+def test_all_places_together_are_not_more_than_there_are() -> None:
+    places, owner = Places(3, most_each=2, retry_after_s=1), uuid4()
+    with places.taken(owner), places.taken(uuid4()), places.taken(uuid4()):
+        with pytest.raises(ProblemError) as refused, places.taken(owner):
+            pass
+        assert refused.value.problem is OVERLOADED
+    with places.taken(owner), places.taken(owner):
+        pass
 
 
 async def test_memory_does_not_grow_with_the_archive() -> None:
