@@ -17,6 +17,7 @@ from service.core.outbound import open_outbound
 from service.core.pulse import open_pulses
 from service.core.queue import open_queue
 from service.core.rate_limit import open_rate_limit
+from service.core.readiness import open_looks
 from service.core.settings import Settings
 from service.core.sources import open_sources
 from service.core.storage import open_storage
@@ -46,6 +47,7 @@ from service.keys import (
     DRAINING,
     KEY_RING,
     LOAD,
+    LOOKS,
     LOOKUPS,
     NEWS,
     OPENAPI,
@@ -124,6 +126,7 @@ def create_app(settings: Settings, *, silence_s: float = SILENCE_S) -> web.Appli
             _sources,
             _pulses,
             _opened(STORAGE, open_storage),
+            _looks,
             _opened(OUTBOUND, open_outbound),
         ]
     )
@@ -218,6 +221,11 @@ async def _sources(app: web.Application) -> AsyncIterator[None]:
 
 async def _pulses(app: web.Application) -> AsyncIterator[None]:
     async with open_pulses(app[DATABASE], app[SOURCES], app[SETTINGS]) as app[PULSES]:
+        yield
+
+
+async def _looks(app: web.Application) -> AsyncIterator[None]:
+    async with open_looks(app[DATABASE], app[QUEUE], app[STORAGE]) as app[LOOKS]:
         yield
 
 

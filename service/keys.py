@@ -15,6 +15,7 @@ from service.core.outbound import Outbound
 from service.core.pulse import Pulses
 from service.core.queue import Queue
 from service.core.rate_limit import RateLimit, Verdict
+from service.core.readiness import Looks
 from service.core.settings import Settings
 from service.core.sources import Sources
 from service.core.storage import Storage
@@ -41,6 +42,7 @@ SILENCE = web.AppKey("silence", float)
 
 RATE_LIMIT = web.AppKey("rate_limit", RateLimit)
 LOAD = web.AppKey("load", Load)
+LOOKS = web.AppKey("looks", Looks)
 LOOKUPS = web.AppKey("lookups", Lookups)
 ACCESSES = web.AppKey("accesses", AccessLog)
 SUBMISSIONS = web.AppKey("submissions", Submissions)
