@@ -21,8 +21,7 @@ def main() -> int:
         with open_sentry(settings), open_tracing(settings, service="autos-worker"):
             uvloop.run(run_worker(settings))
     except ValidationError as error:
-        for line in refusals(error):
-            sys.stderr.write(f"autos worker: {line}\n")
+        sys.stderr.writelines(f"autos worker: {line}\n" for line in refusals(error))
         return 1
     except (AutosError, OSError, ValueError) as error:
         sys.stderr.write(f"autos worker: {error}\n")
