@@ -17,7 +17,8 @@ FROM python:${PYTHON}-slim
 LABEL org.opencontainers.image.title="autos" \
       org.opencontainers.image.description="Fetches every document of a Brazilian court case, stores them in S3 and tells its callers by webhook" \
       org.opencontainers.image.licenses="MIT"
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+# By `container` the doctor knows that its loopback is not the callers'.
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 container=oci \
     AUTOS_HOST=0.0.0.0 AUTOS_WORKER_HOST=0.0.0.0 AUTOS_LOG_JSON=true
 WORKDIR /app
 COPY --from=packages /venv /venv

@@ -25,7 +25,7 @@ LOCK_RUN := $(COMPILE) -c requirements-dev.lock pyproject.toml
 LOCK_EXTRAS := $(LOCK_RUN) --extra otel --extra sentry
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage bench chaos cluster check check-lock lock clean
+.PHONY: help run test coverage bench chaos cluster collection check check-lock lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -48,6 +48,9 @@ chaos: $(STAMP) ## Load and one random fault at a time, then the invariants (CHA
 
 cluster: $(STAMP) ## Six hosts of one machine: throughput by hosts, one cut off and back (Linux, as root, iproute2)
 	@$(PY) -m tests.cluster
+
+collection: $(STAMP) ## Write the collection of requests for Postman anew, from the description of the API
+	@$(PY) -m tests.postman
 
 check: $(STAMP) check-lock ## Check style, types, imports and lock files
 	.venv/bin/ruff check

@@ -292,6 +292,19 @@ create index jobs_to_claim on jobs (client_id, priority, next_attempt_at, create
 create index jobs_running on jobs (client_id) where status = 'processing';
 create index jobs_leased on jobs (lease_until) where status = 'processing';
 
+-- What befell a job from its first claim to its end, where it went otherwise than it should; never changed. Of
+-- its last 100 runs.
+create table job_events (
+    job_id  uuid        not null references jobs on delete cascade,
+    run     bigint      not null,   -- the fence of its claim
+    what    text        not null check (what in ('claimed', 'waits', 'retried', 'handed_back', 'lease_lost')),
+    at      timestamptz not null default now(),
+    reason  text,                   -- the code of why it waits or is tried again
+    next_at timestamptz,            -- when the next run may begin
+
+    primary key (job_id, run, what)
+);
+
 -- When each client last had a job taken by a worker: they take turns.
 create table turns (
     client_id uuid        primary key references clients,

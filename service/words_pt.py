@@ -259,4 +259,5 @@ PORTUGUESE = {
     "give a webhook_url or an endpoint_id": "informe webhook_url ou endpoint_id",
     "webhook_events go with a webhook_url": "webhook_events exige webhook_url",
     "the host may not be called": "esse host não pode ser chamado",
+    "the host is not one of those that may be called": "esse host não está entre os que podem ser chamados",
 }

@@ -28,8 +28,8 @@ from tests.rings import SECRET_KEYS
 from tests.world import World, open_world
 
 TABLES = """erasures, idempotency_keys, portal_tokens, canaries, delivery_attempts, deliveries, batch_items,
-    batches, subscriptions, documents, jobs, turns, known_lists, processes, accesses, audit_log,
-    signing_secrets, endpoints, sessions, api_keys, clients"""
+    batches, subscriptions, documents, job_events, jobs, turns, known_lists, processes, accesses,
+    audit_log, signing_secrets, endpoints, sessions, api_keys, clients"""
 _NAMES = TABLES.replace(",", "").split()
 _APPEND_ONLY = ("accesses", "audit_log")
 _EACH = "".join(

@@ -17,6 +17,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from service import __version__
 from service.core.settings import Settings
 from tests.certificates import make_certificate
 
@@ -27,6 +28,7 @@ PAGE = (ROOT / "docs" / "operations.md").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PROXY = ROOT / "deploy" / "proxy"
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+KUBECTL = shutil.which("kubectl")
 KUBERNETES_VERSION = "1.36"
 # Whose schemas no package brings: held against the fields that their documentation names, below.
 CUSTOM = {"Kustomization", "ScaledObject", "PodMonitor"}
@@ -48,8 +50,10 @@ PROMETHEUS = {
     "ignoreNullValues", "queryParameters", "unsafeSsl", "timeout", "authModes",
 }  # fmt: skip
 OF_SERVERS = {
-    "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "RCLONE_AUTH_KEY",
-}  # fmt: skip
+    "postgres": {"POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD"},
+    "redis": {"REDIS_PASSWORD"},
+    "store": {"RCLONE_AUTH_KEY"},
+}
 OF_PYTHON = {
     "PATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PIP_DISABLE_PIP_VERSION_CHECK",
     "PIP_NO_CACHE_DIR",
@@ -72,9 +76,10 @@ def _named(kind: str, name: str) -> dict[str, Any]:
     return found
 
 
-def _pods() -> Iterator[tuple[str, dict[str, Any]]]:
-    for kind in ("Deployment", "Job"):
-        yield from ((one["metadata"]["name"], one["spec"]["template"]["spec"]) for one in _of_kind(kind))
+def _pods(manifests: list[dict[str, Any]] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    for one in manifests or [*_of_kind("Deployment"), *_of_kind("Job")]:
+        if one["kind"] in ("Deployment", "Job"):
+            yield one["metadata"]["name"], one["spec"]["template"]["spec"]
 
 
 def _variables() -> set[str]:
@@ -87,8 +92,8 @@ def _compose() -> dict[str, Any]:
     return loaded
 
 
-def _env_example() -> dict[str, str]:
-    text = (ROOT / "deploy" / "compose.env.example").read_text()
+def _env_example(name: str = "autos") -> dict[str, str]:
+    text = (ROOT / "deploy" / "compose" / f"{name}.env.example").read_text()
     return dict(re.findall(r"^([A-Z0-9_]+)=(.*)$", text, re.MULTILINE))
 
 
@@ -112,6 +117,11 @@ def test_the_kustomization_names_every_file_that_is_no_example() -> None:
         named = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
         there = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml", "secret.example.yaml"}
         assert set(named) == there
+
+
+def test_the_image_that_is_named_is_that_of_this_release() -> None:
+    (image,) = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["images"]
+    assert image["newTag"] == __version__
 
 
 def test_pods_are_given_settings_that_there_are_and_nothing_to_break_out_with() -> None:
@@ -173,6 +183,55 @@ def test_the_store_and_what_autos_calls_are_let_out() -> None:
     assert set(Settings.model_fields["webhook_ports"].default) <= ports
 
 
+def test_the_namespace_is_made_before_the_secret_that_lies_in_it() -> None:
+    steps = re.findall(r"^\d\. (.*)$", (ROOT / "docs" / "deployment.md").read_text(), re.MULTILINE)
+    (step,) = [step for step in steps if "the secret `autos`" in step]
+    path = step[: step.index("the secret")].split("--filename ")[1].split("`")[0]
+    (made,) = yaml.safe_load_all((ROOT / path).read_text())
+    assert (made["kind"], made["metadata"]["name"]) == ("Namespace", "autos")
+
+
+def test_what_only_some_have_is_let_out_by_lines_that_stand_there() -> None:
+    text = (KUBERNETES / "network.yaml").read_text()
+    line = r"^( +)# ( *(?:- .*|ports:|matchLabels: .*))$"
+    policy = yaml.safe_load(re.sub(line, r"\1\2", text, flags=re.MULTILINE))
+    kubernetes_validate.validate(policy, KUBERNETES_VERSION, strict=True)
+    ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    assert {6432, 26379, 4318, 9000} <= ports
+    for name in ("config.yaml", "secret.example.yaml"):
+        offered = re.findall(r"^ +# ([A-Z][A-Z0-9_]+): ", (KUBERNETES / name).read_text(), re.MULTILINE)
+        assert offered, name
+        assert set(offered) <= _variables(), name
+
+
+def _wave(manifest: dict[str, Any]) -> int:
+    return int(manifest["metadata"].get("annotations", {}).get("argocd.argoproj.io/sync-wave", 0))
+
+
+def test_argo_cd_brings_what_the_upgrade_needs_then_runs_it_and_then_starts_the_pods() -> None:
+    upgrade = _named("Job", "autos-upgrade")
+    # A PreSync hook would come before all that is no hook.
+    assert upgrade["metadata"]["annotations"]["argocd.argoproj.io/hook"] == "Sync"
+    needed = [
+        _named(kind, "autos")
+        for kind in ("Namespace", "ConfigMap", "ServiceAccount", "NetworkPolicy", "Secret")
+    ]
+    assert max(map(_wave, needed)) < _wave(upgrade) < min(map(_wave, _of_kind("Deployment")))
+
+
+@pytest.mark.skipif(KUBECTL is None, reason="there is no kubectl here")
+def test_kubectl_builds_all_of_it_in_one_namespace_with_the_image_of_this_release() -> None:
+    built = []
+    for folder in (KUBERNETES, KUBERNETES / "autoscaling"):
+        run = subprocess.run([str(KUBECTL), "kustomize", folder], capture_output=True, text=True, check=True)
+        built += list(yaml.safe_load_all(run.stdout))
+    named = [one for name, those in _manifests().items() if "kustomization" not in name for one in those]
+    assert len(built) == len(named) - 1  # but for the secret
+    assert {one["metadata"].get("namespace", one["metadata"]["name"]) for one in built} == {"autos"}
+    images = {pod["containers"][0]["image"] for _, pod in _pods(built)}
+    assert images == {f"registry.example/autos:{__version__}"}
+
+
 def test_workers_are_counted_by_a_metric_that_there_is() -> None:
     spec = _of_kind("ScaledObject")[0]["spec"]
     for name, value in spec.items():
@@ -180,6 +239,7 @@ def test_workers_are_counted_by_a_metric_that_there_is() -> None:
         assert members is None or set(value) <= members
     assert _named("Deployment", spec["scaleTargetRef"]["name"])
     assert spec["minReplicaCount"] <= spec["fallback"]["replicas"] <= spec["maxReplicaCount"]
+    assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"  # nobody who works is ended for it
     (trigger,) = spec["triggers"]
     assert set(trigger) <= TRIGGER
     assert set(trigger["metadata"]) <= PROMETHEUS
@@ -205,7 +265,7 @@ def test_compose_yaml_is_one_that_compose_takes() -> None:
 
 def test_containers_of_compose_are_locked_in_and_have_time_to_end() -> None:
     given = _env_example()
-    assert set(given) - OF_SERVERS <= _variables()
+    assert set(given) <= _variables()
     own = {name: value for name, value in given.items() if name.startswith("AUTOS_") and value}
     settings = _settings(own)
     services = _compose()["services"]
@@ -213,7 +273,6 @@ def test_containers_of_compose_are_locked_in_and_have_time_to_end() -> None:
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert service.get("env_file", "deploy/compose.env") == "deploy/compose.env", name
         assert set(service.get("depends_on", ())) <= set(services), name
         for port in service.get("ports", ()):
             assert port.startswith("127.0.0.1:"), name
@@ -224,8 +283,36 @@ def test_containers_of_compose_are_locked_in_and_have_time_to_end() -> None:
     assert "noeviction" in str(services["redis"]["command"])
 
 
+def test_a_server_of_compose_knows_its_own_secret_and_nothing_of_the_others() -> None:
+    read = {
+        name: service["env_file"] for name, service in _compose()["services"].items() if "env_file" in service
+    }
+    ours = dict.fromkeys(("upgrade", "api", "worker"), "deploy/compose/autos.env")
+    assert read == ours | {name: f"deploy/compose/{name}.env" for name in OF_SERVERS}
+    for name, variables in OF_SERVERS.items():
+        given = _env_example(name)
+        assert set(given) == variables
+        assert len(set(re.findall(r"SECRET_\d", str(given)))) == 1
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl here")
+def test_the_line_that_makes_secrets_makes_the_same_ones_in_all_files(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "deploy" / "compose", tmp_path / "deploy" / "compose")
+    text = (ROOT / "deploy" / "compose" / "autos.env.example").read_text()
+    command = "\n".join(re.findall(r"^#   (.*)$", text, re.MULTILINE))
+    subprocess.run(["sh", "-euc", command], cwd=tmp_path, check=True)
+    made = {path.stem: path.read_text() for path in (tmp_path / "deploy" / "compose").glob("*.env")}
+    assert made.keys() == {"autos", *OF_SERVERS}
+    assert not re.search(r"SECRET_\d", "".join(made.values()))
+    for name, variable in (("postgres", "POSTGRES_PASSWORD"), ("redis", "REDIS_PASSWORD")):
+        (secret,) = re.findall(rf"^{variable}=([0-9a-f]{{40}})$", made[name], re.MULTILINE)
+        assert f":{secret}@" in made["autos"]
+
+
 def test_the_secrets_of_compose_agree_with_each_other() -> None:
     given = _env_example()
+    for name in OF_SERVERS:
+        given |= _env_example(name)
     assert f"{given['POSTGRES_USER']}:{given['POSTGRES_PASSWORD']}@" in given["DATABASE_URL"]
     assert f":{given['REDIS_PASSWORD']}@" in given["REDIS_URL"]
     keys = f"{given['AWS_ACCESS_KEY_ID']},{given['AWS_SECRET_ACCESS_KEY']}"
@@ -245,6 +332,7 @@ def test_the_image_starts_what_there_is_as_nobody_in_particular_without_a_shell(
         assert any(path.startswith(line[1:]) for line in ignored if line.startswith("!")), path
     lines = re.findall(r"^ENV (?:.*\\\n)*.*$", DOCKERFILE, re.MULTILINE)
     assert set(re.findall(r"\b([A-Z][A-Z0-9_]+)=\S", " ".join(lines))) <= _variables() | OF_PYTHON
+    assert " container=" in " ".join(lines)  # for the doctor: service/checkup/loopback.py
     settings = _settings({})
     assert f"EXPOSE {settings.port} {settings.worker_port}" in DOCKERFILE
 

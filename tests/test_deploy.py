@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 GRAFANA = DEPLOY / "grafana" / "autos.json"
 RULES = DEPLOY / "prometheus" / "autos.rules.yaml"
 PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
+DEPLOYMENT = PAGE.with_name("deployment.md")
+PROMTOOL = shutil.which("promtool")
+WITHOUT_PROMTOOL = "there is no promtool here (Debian's is in the package prometheus)"
 # Grafana puts a time span in its place.
 VARIABLES = {"$__rate_interval": "5m"}
 # What every program has, and what Prometheus itself adds.
@@ -107,6 +112,16 @@ def test_an_alert_says_how_grave_it_is_and_what_to_do() -> None:
     for rule in rules:
         assert rule["labels"]["severity"] in ("critical", "warning")
         assert rule["annotations"].keys() == {"summary", "description"}
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason=WITHOUT_PROMTOOL)
+def test_the_page_shows_a_configuration_that_prometheus_takes(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```yaml\n(rule_files.*?)```", DEPLOYMENT.read_text(), re.DOTALL)
+    (tmp_path / "prometheus.yml").write_text(shown)
+    shutil.copy(RULES, tmp_path)
+    command = [str(PROMTOOL), "check", "config", "prometheus.yml"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_outcomes_that_are_asked_for_are_those_that_there_are() -> None:

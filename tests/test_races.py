@@ -107,7 +107,7 @@ async def test_a_worker_that_was_taken_for_dead_can_write_nothing_any_more(
         await conn.execute("update jobs set lease_until = now() - interval '1 s'")
         expired = await jobs.lock_expired(conn, old.id)
         assert expired is not None
-        await jobs.hand_back(conn, expired, await documents.count(conn, expired.id))
+        await jobs.hand_back(conn, expired, await documents.count(conn, expired.id), move=None)
     new = await _claim(db, first)
     assert new is not None
     assert new.fence == old.fence + 1

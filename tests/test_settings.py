@@ -74,6 +74,7 @@ def test_a_default_that_is_not_empty_is_shown() -> None:
     [
         ("AUTOS_WEBHOOK_PORTS", "webhook_ports", "443, 9443", (443, 9443)),
         ("AUTOS_WEBHOOK_RETRY_DELAYS_S", "webhook_retry_delays_s", "1,2.5,", (1.0, 2.5)),
+        ("AUTOS_WEBHOOK_ALLOWED_HOSTS", "webhook_allowed_hosts", "a.example", ("a.example",)),
         ("AUTOS_JOB_RETRY_DELAYS_S", "job_retry_delays_s", ",", ()),
         ("AUTOS_WEBHOOK_PORTS", "webhook_ports", "", (443, 8443)),  # empty means unset
         (

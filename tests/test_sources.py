@@ -177,6 +177,7 @@ async def test_a_document_that_is_never_ready_waits_for_the_schedule_and_costs_n
         caller = await world.caller()
         await caller.get(f"/processes/{CASE}")
         await world.until("select exists (select from jobs where waiting_reason = 'not_ready')")
+        await world.until("select run = 1 and what = 'retried' and reason = 'not_ready' from job_events")
         waiting = (await caller.get(f"/processes/{CASE}/status")).json
     pending = [one for one in waiting["documents"] if one["status"] == "pending"]
     assert len(pending) == len(range(2, 26, 4))

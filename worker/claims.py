@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from service.core import jobs, telling
-from service.core.db import Database
+from service.core.db import Connection, Database
 from service.core.gather import Gatherer
 from service.core.jobs import Job
 from service.core.queue import Queue
@@ -36,10 +36,13 @@ def open_claims(db: Database, queue: Queue, settings: Settings, worker_id: UUID)
 
     async def look(count: int) -> tuple[list[Job], bool]:
         """Claim so many, if there are; return whether these were all that are due."""
-        async with db.transaction() as conn:
+
+        async def take(conn: Connection) -> tuple[list[Job], list[UUID], bool]:
             claimed = await jobs.claim(conn, count, worker_id=worker_id, lease_s=settings.lease_s)
             told = [place for job in claimed for place in await telling.tell_started(conn, job)]
-            is_all = len(claimed) < count and not await jobs.is_any_due(conn)
+            return claimed, told, len(claimed) < count and not await jobs.is_any_due(conn)
+
+        claimed, told, is_all = await db.in_transaction(take)
         await queue.ring_destinations(told)
         return claimed, is_all
 

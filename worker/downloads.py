@@ -195,8 +195,8 @@ class _NotBegunError(Exception):
 
 
 def _known_size(listed: int | None, announced: int | None) -> int | None:
-    """The list's size is the one to trust; the newest documents have none, and then the header's serves."""
-    return announced if listed is None else listed
+    """The list's size is the one to trust; where it has none, or 0, the header's serves."""
+    return listed or announced
 
 
 def quick_tries(context: Context) -> AsyncRetrying:

@@ -17,6 +17,7 @@ from service.core.crash_points import crash_point
 from service.core.db import Connection, Database
 from service.core.documents import Document, Missed, Stored
 from service.core.errors import DatabaseUnavailableError, LeaseLostError
+from service.core.job_events import Move
 from service.core.jobs import Job
 from service.core.settings import Settings
 from service.core.settlement import Settled
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 class HandedBack(NamedTuple):
     """A job that goes on later: it is "retried", "waits" for the portal, or was merely "handed_back"."""
 
-    outcome: str = "handed_back"
+    outcome: Move = Move.HANDED_BACK
 
 
 End = Callable[[Connection, Filters], Awaitable[Settled | HandedBack]]

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from uuid import UUID
 
-from service.core import chores, deliveries, documents, jobs, metrics
+from service.core import chores, deliveries, documents, jobs, metrics, telling
 from service.core.crash_points import crash_point
 from service.core.errors import DatabaseUnavailableError
 from service.core.log import bound
@@ -113,6 +113,7 @@ class Sweep:
 
     async def _free(self, job_id: UUID) -> None:
         settled: Settled | None = None
+        told: list[UUID] = []
         async with self._context.db.transaction() as conn:
             job = await jobs.lock_expired(conn, job_id)
             if job is None:
@@ -123,9 +124,11 @@ class Sweep:
             else:
                 await documents.hand_back(conn, job.process_number)
                 counts = await documents.count(conn, job.id)
-                await jobs.hand_back(conn, job, counts)
+                await jobs.hand_back(conn, job, counts, move=None)
+                told = await telling.tell_documents(conn, job.id)
         crash_point("sweep.freed")
         metrics.LEASES_EXPIRED.inc()
         if settled is not None:
             settled.count()
-            await self._context.queue.ring_destinations(settled.destinations)
+            told = settled.destinations
+        await self._context.queue.ring_destinations(told)

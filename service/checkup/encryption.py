@@ -3,9 +3,8 @@
 from urllib.parse import parse_qs, urlsplit
 
 from service.checkup.findings import Findings, ok, warning
+from service.checkup.loopback import LOOPBACK
 from service.core.settings import Settings
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 async def check_encryption(settings: Settings) -> Findings:
@@ -30,7 +29,7 @@ def _is_open(url: str) -> bool:
     """Whether a URL leads to another machine without a word on certificates."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    is_here = not host or all(urlsplit(f"//{one}").hostname in _LOOPBACK for one in host.split(","))
+    is_here = not host or all(urlsplit(f"//{one}").hostname in LOOPBACK for one in host.split(","))
     return not is_here and parse_qs(parts.query).get("sslmode") != ["verify-full"]
 
 

@@ -6,10 +6,10 @@ import aiohttp
 from yarl import URL
 
 from service.checkup.findings import Finding, Findings, ok, warning, wrong
+from service.checkup.loopback import LOOPBACK, is_out_of_sight
 from service.core.settings import Settings
 
 _TIMEOUT_S = 6.0
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Logs, libraries, Redis, the listener, and the connections of callers that are just being closed.
 _SPARE_FILES = 64
 
@@ -24,6 +24,9 @@ async def check_api(settings: Settings) -> Findings:
         ):
             said = await response.content.read(1024)
     except (aiohttp.ClientError, OSError) as error:
+        if is_out_of_sight(url.host):
+            words = "it is the loopback of the machine around this container: ask its /healthz from there"
+            return [warning("public url", words)]
         words = (
             f"nothing answers at AUTOS_PUBLIC_URL ({type(error).__name__}): does the API run, is it right?"
         )
@@ -35,8 +38,8 @@ async def check_api(settings: Settings) -> Findings:
 
 
 def _address(url: URL, settings: Settings) -> Finding:
-    if url.host in _LOOPBACK:
-        if settings.host in _LOOPBACK:
+    if url.host in LOOPBACK:
+        if settings.host in LOOPBACK:
             return ok("public url", "the API answers, for this machine alone")
         words = "the API listens to others, and writes links to this machine: set AUTOS_PUBLIC_URL"
         return warning("public url", words)
@@ -81,7 +84,8 @@ async def check_webhooks(settings: Settings) -> Findings:
     ]
     if open_to:
         return [warning("webhooks", f"{'; '.join(open_to)}: callers choose the URLs, so is that meant?")]
-    return [ok("webhooks", "they go to public addresses by https alone")]
+    only = ", to the hosts of AUTOS_WEBHOOK_ALLOWED_HOSTS" if settings.webhook_allowed_hosts else ""
+    return [ok("webhooks", f"they go to public addresses by https alone{only}")]
 
 
 async def check_kept(settings: Settings) -> Findings:

@@ -9,6 +9,7 @@ import aiohttp
 from yarl import URL
 
 from service.checkup.findings import Finding, Findings, ok, warning, wrong
+from service.checkup.loopback import is_out_of_sight
 from service.core.errors import StorageUnavailableError
 from service.core.s3_client import Patience
 from service.core.s3_encryption import encryption_of
@@ -117,6 +118,9 @@ async def _link(link: str, content: bytes, settings: Settings) -> Finding:
             status, body = await _got(session, link, {})
             part = await _got(session, link, {"Range": "bytes=32-"})
     except (aiohttp.ClientError, OSError) as error:
+        if is_out_of_sight(URL(link, encoded=True).host):
+            words = f"{where} is the loopback of the machine around this container: follow a link from there"
+            return warning("links", words)
         return wrong("links", f"nothing answers where they lead ({type(error).__name__}): is {where} right?")
     if status != 200:
         words = f"the store answers {status}: is {where} the address that the store itself is called by?"

@@ -7,6 +7,7 @@ question, and not the same one in every release of Python.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TypeAlias
@@ -103,6 +104,8 @@ class OutboundPolicy:
     """Whether a public address may stand in the URL in place of a name."""
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     """What the operator opens beside the public addresses; they may stand in the URL too."""
+    allowed_hosts: frozenset[str] = frozenset()
+    """The only hosts that may be called, and the names below them, in lower case; empty for all."""
     denied_hosts: frozenset[str] = frozenset()
     """Names that may not be called, nor any name below them; in lower case."""
 
@@ -115,7 +118,8 @@ class OutboundPolicy:
             schemes=frozenset(settings.webhook_schemes),
             literals=settings.webhook_literals,
             networks=settings.webhook_networks,
-            denied_hosts=frozenset(host.lower().strip(".") for host in settings.webhook_denied_hosts),
+            allowed_hosts=_as_hosts(settings.webhook_allowed_hosts),
+            denied_hosts=_as_hosts(settings.webhook_denied_hosts),
         )
 
     def allows(self, address: str) -> bool:
@@ -138,8 +142,21 @@ class OutboundPolicy:
 
     def denies(self, host: str) -> bool:
         """Whether the operator closed this host, or one above it."""
-        labels = host.split(".")
-        return any(".".join(labels[start:]) in self.denied_hosts for start in range(len(labels)))
+        return _is_in(host, self.denied_hosts)
+
+    def leaves_out(self, host: str) -> bool:
+        """Whether the operator named the hosts that may be called, and neither this one nor one above it."""
+        return bool(self.allowed_hosts) and not _is_in(host, self.allowed_hosts)
+
+
+def _as_hosts(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(name.lower().strip(".") for name in names)
+
+
+def _is_in(host: str, hosts: frozenset[str]) -> bool:
+    """Whether the host, or one above it, is among these."""
+    labels = host.split(".")
+    return any(".".join(labels[start:]) in hosts for start in range(len(labels)))
 
 
 @dataclass(frozen=True)
@@ -241,6 +258,8 @@ def _parse_host(text: str) -> Address | str:
 def _check_host(host: Address | str, policy: OutboundPolicy) -> None:
     if policy.denies(str(host)):
         raise DestinationRefusedError("the host may not be called")
+    if policy.leaves_out(str(host)):
+        raise DestinationRefusedError("the host is not one of those that may be called")
     if isinstance(host, str):
         _check_name(host, policy)
     elif not policy.allows(str(host)):

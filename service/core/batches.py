@@ -100,10 +100,11 @@ async def create(
 
 
 async def lock_ended(conn: Connection, *, before: datetime, limit: int) -> list[UUID]:
-    """Lock some of the batches that ended before a time."""
+    """Lock some of the batches that ended before a time, and whose webhook is not still to be sent."""
     rows = await conn.fetch(
-        """select id from batches where finished_at < $1 order by finished_at limit $2
-           for update skip locked""",
+        """select id from batches where finished_at < $1
+             and not exists (select from deliveries where batch_id = batches.id and status = 'pending')
+           order by finished_at limit $2 for update skip locked""",
         before,
         limit,
     )

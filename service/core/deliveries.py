@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
+
 from service.core import traceparent
 from service.core.db import Connection
 from service.core.states import DeliveryStatus
@@ -60,12 +62,11 @@ class Stock:
     """How many deliveries there are to be made.
 
     Attributes:
-        due: those of the pending ones whose time has come; some are being sent.
-        oldest_s: for how long the first of them has been due; None without any.
+        oldest_s: for how long the first of those whose time has come has been due, if it is being sent too;
+            None without any.
     """
 
     pending: int
-    due: int
     oldest_s: float | None
 
 
@@ -339,33 +340,39 @@ async def forget(
     Args:
         client_id: whose; None for those of all clients.
     """
-    await conn.execute(
-        """with gone as (
-               select id from deliveries
-               where job_id = any($1::uuid[]) and ($3::uuid is null or client_id = $3)
-               union select id from deliveries
-               where batch_id = any($2::uuid[]) and ($3::uuid is null or client_id = $3)),
-           attempts as (delete from delivery_attempts where delivery_id in (select id from gone))
-           delete from deliveries where id in (select id from gone)""",
+    rows = await conn.fetch(
+        """select id from deliveries
+           where id in (select id from deliveries where job_id = any($1::uuid[])
+                        union select id from deliveries where batch_id = any($2::uuid[]))
+             and ($3::uuid is null or client_id = $3)
+           order by id for update""",
         job_ids,
         batch_ids,
         client_id,
     )
+    await _delete(conn, rows)
 
 
 async def forget_of_nothing(conn: Connection, *, ended_before: datetime, limit: int) -> int:
     """Delete some deliveries that belong to no job and no batch, with their attempts; return how many."""
     rows = await conn.fetch(
-        """with gone as (
-               select id from deliveries
-               where job_id is null and batch_id is null and finished_at < $1
-               order by finished_at limit $2 for update skip locked),
-           attempts as (delete from delivery_attempts where delivery_id in (select id from gone))
-           delete from deliveries where id in (select id from gone) returning id""",
+        """select id from deliveries
+           where job_id is null and batch_id is null and finished_at < $1
+           order by finished_at limit $2 for update skip locked""",
         ended_before,
         limit,
     )
+    await _delete(conn, rows)
     return len(rows)
+
+
+async def _delete(conn: Connection, locked: Sequence[asyncpg.Record]) -> None:
+    """Delete deliveries, with the attempts that whoever held them before us has noted."""
+    await conn.execute(
+        """with attempts as (delete from delivery_attempts where delivery_id = any($1::uuid[]))
+           delete from deliveries where id = any($1::uuid[])""",
+        [row["id"] for row in locked],
+    )
 
 
 async def list_due_destinations(conn: Connection, *, but: Collection[UUID], limit: int) -> list[UUID]:
@@ -393,9 +400,8 @@ async def list_due_destinations(conn: Connection, *, but: Collection[UUID], limi
 async def take_stock(conn: Connection) -> Stock:
     """Count the deliveries that are still to be made; of the others, none is read."""
     (row,) = await conn.fetch(
-        """select count(*), count(*) filter (where next_attempt_at <= now()),
-                  extract(epoch from now() - min(next_attempt_at) filter (where next_attempt_at <= now())
-                         )::float8
+        """select count(*), extract(epoch from now() - min(next_attempt_at)
+                                                      filter (where next_attempt_at <= now()))::float8
            from deliveries where status = 'pending'"""
     )
     return Stock(*row)

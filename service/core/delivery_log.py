@@ -1,6 +1,6 @@
 """The delivery log, as a client sees it: what was sent to it, what came of it, and sending it again."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -97,6 +97,28 @@ async def list_found(conn: Connection, search: Search, client_id: UUID, *, limit
         limit,
     )
     return [_logged(row) for row in rows]
+
+
+async def list_given_up(conn: Connection, *, since: datetime, limit: int) -> list[Logged]:
+    """Return what was made since and given up, whoever's it is, what was given up last first."""
+    rows = await conn.fetch(
+        f"""select {_COLUMNS} from {_TABLES}
+            where d.status = 'dead' and d.finished_at >= $1 and d.created_at >= $1
+            order by d.finished_at desc limit $2""",
+        since,
+        limit,
+    )
+    return [_logged(row) for row in rows]
+
+
+async def find_clients(conn: Connection, delivery_ids: Collection[UUID]) -> dict[UUID, Sequence[str]]:
+    """Return the name of the client that each of the deliveries is of, for an operator."""
+    rows = await conn.fetch(
+        """select d.id, c.name from deliveries d join clients c on c.id = d.client_id
+           where d.id = any($1::uuid[])""",
+        list(delivery_ids),
+    )
+    return {row["id"]: [row["name"]] for row in rows}
 
 
 async def count_undelivered(conn: Connection, client_id: UUID | None) -> tuple[int, int]:

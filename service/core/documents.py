@@ -64,8 +64,9 @@ COUNT = f"""
            count(*) filter (where is_wanted and d.status = 'failed') as failed,
            count(*) filter (where is_wanted and d.status = 'processing') as processing,
            count(*) filter (where d.status in ('pending', 'processing')) as unfinished,
-           coalesce(sum(coalesce(d.size_bytes, d.declared_bytes)) filter (where is_wanted), 0)::bigint
-               as expected_bytes
+           -- Sizes are what the portal says: together they may be more than an integer holds.
+           least(coalesce(sum(coalesce(d.size_bytes, d.declared_bytes)) filter (where is_wanted), 0),
+                 1::bigint << 62)::bigint as expected_bytes
     from jobs j join documents d on d.process_number = j.process_number
          cross join lateral (select {_IS_WANTED} as is_wanted) wanted
     where j.id = $1
@@ -474,8 +475,20 @@ async def hand_back(conn: Connection, number: str) -> None:
     )
 
 
-async def give_up(conn: Connection, number: str, *, error_code: str, error_message: str) -> None:
-    """Unfinished → failed, each with its own last error if it has one; the caller holds the job."""
+async def give_up(
+    conn: Connection, number: str, job_id: UUID, *, error_code: str, error_message: str
+) -> None:
+    """Unfinished → failed, each with its own last error if it has one; the caller holds the job.
+
+    So does what earlier jobs left out and this one wants, when it ends before it could take that up.
+    """
+    await conn.execute(
+        """update documents d set status = 'pending', job_id = $2
+           where process_number = $1 and status = 'skipped'
+             and document_is_wanted(d, (select filters from jobs where id = $2))""",
+        number,
+        job_id,
+    )
     await conn.execute(
         """update documents
            set status = 'failed', updated_at = now(), download_completed_at = now(),

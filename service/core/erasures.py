@@ -198,6 +198,15 @@ async def note_look(conn: Connection, claimed: Claimed, *, is_clean: bool) -> bo
     return bool(finished)
 
 
+async def oldest_pending_s(conn: Connection) -> float | None:
+    """Return how long ago (s) the oldest one that is not finished was asked for; None without any."""
+    age_s: float | None = await conn.fetchval(
+        """select extract(epoch from now() - min(requested_at))::float8 from erasures
+           where finished_at is null"""
+    )
+    return age_s
+
+
 def _erasure(row: "asyncpg.Record | tuple[object, ...] | None") -> Erasure:
     if row is None:
         raise NotFoundError("no such erasure")

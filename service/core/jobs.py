@@ -13,10 +13,11 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from service.core import traceparent
+from service.core import job_events, traceparent
 from service.core.db import Connection
 from service.core.documents import COUNT, Counts
 from service.core.errors import LeaseLostError, NotFoundError
+from service.core.job_events import Move
 from service.core.news import CHANNEL
 from service.core.states import JobStatus, Priority
 from service.core.wishes import Filters
@@ -320,14 +321,19 @@ async def claim(conn: Connection, count: int, *, worker_id: UUID, lease_s: float
                 and status = 'pending' order by array_position((select ids from first), id)
                 limit $3 for no key update skip locked
             ), served as (
-                insert into turns select client_id, clock_timestamp() from next group by client_id
+                -- In one order, whoever claims beside us.
+                insert into turns select client_id, clock_timestamp() from next
+                group by client_id order by client_id
                 on conflict (client_id) do update set served_at = excluded.served_at
-            )
-            update jobs
-            set status = 'processing', fence = fence + 1, worker_id = $1, lease_until = now() + $2::interval,
-                started_at = coalesce(started_at, now()), waiting_reason = null
-            where id = any(array(select id from next))
-            returning {COLUMNS}""",
+            ), claimed as (
+                update jobs
+                set status = 'processing', fence = fence + 1, worker_id = $1,
+                    lease_until = now() + $2::interval, started_at = coalesce(started_at, now()),
+                    waiting_reason = null
+                where id = any(array(select id from next))
+                returning {COLUMNS}
+            ), noted as ({job_events.CLAIMED})
+            select * from claimed""",
         worker_id,
         timedelta(seconds=lease_s),
         count,
@@ -455,29 +461,33 @@ async def hand_back(
     *,
     delay_s: float = 0.0,
     waiting_reason: str | None = None,
-    is_retry: bool = False,
+    move: Move | None = Move.HANDED_BACK,
 ) -> None:
     """Give the job up until `delay_s` from now, or its deadline: processing → pending; the caller holds it.
 
     Args:
         waiting_reason: why it waits, for callers; None when it can go on at once elsewhere.
-        is_retry: whether the run is counted against the schedule of retries.
+        move: what is noted of it; a retry is counted against their schedule. None when it is noted already.
     """
     await conn.execute(
-        """update jobs
-           set status = 'pending', lease_until = null, worker_id = null, waiting_reason = $3,
-               next_attempt_at = least(now() + $2::interval, greatest(now(), deadline_at)),
-               ring_at = least(now() + $2::interval, greatest(now(), deadline_at)),
-               retries = retries + $4, completed_documents = $5, failed_documents = $6,
-               processing_documents = 0, total_documents = $7
-           where id = $1""",
+        f"""with given_up as (
+                update jobs
+                set status = 'pending', lease_until = null, worker_id = null, waiting_reason = $3,
+                    next_attempt_at = least(now() + $2::interval, greatest(now(), deadline_at)),
+                    ring_at = least(now() + $2::interval, greatest(now(), deadline_at)),
+                    retries = retries + $4, completed_documents = $5, failed_documents = $6,
+                    processing_documents = 0, total_documents = $7
+                where id = $1 returning *
+            ), {job_events.ended("$8::text")}
+            select""",
         job.id,
         timedelta(seconds=delay_s),
         waiting_reason,
-        int(is_retry),
+        int(move is Move.RETRIED),
         counts.completed,
         counts.failed,
         counts.total,
+        move,
     )
 
 
@@ -529,22 +539,29 @@ async def list_to_ring(conn: Connection, *, again_s: float, limit: int) -> list[
 
 
 async def list_expired(conn: Connection, *, limit: int = 100) -> list[UUID]:
-    """Return jobs whose worker let its lease run out."""
+    """Return some of the jobs whose worker let its lease run out.
+
+    Which, chance says: those that cannot be freed would otherwise stand before all others for ever.
+    """
     rows = await conn.fetch(
         """select id from jobs where status = 'processing' and lease_until < now()
-           order by lease_until limit $1""",
+           order by random() limit $1""",
         limit,
     )
     return [row["id"] for row in rows]
 
 
 async def lock_expired(conn: Connection, job_id: UUID) -> Job | None:
-    """Lock a job whose lease ran out and count the crash; None when another came first."""
+    """Lock a job whose lease ran out, and count and note the crash; None when another came first."""
     row = await conn.fetchrow(
-        f"""update jobs set crashes = crashes + 1
-            where id = (select id from jobs where id = $1 and status = 'processing' and lease_until < now()
-                        for no key update skip locked)
-            returning {COLUMNS}""",
+        f"""with given_up as (
+                update jobs set crashes = crashes + 1
+                where id = (select id from jobs
+                            where id = $1 and status = 'processing' and lease_until < now()
+                            for no key update skip locked)
+                returning *
+            ), {job_events.ended(f"'{Move.LEASE_LOST}'")}
+            select {COLUMNS} from given_up""",
         job_id,
     )
     return None if row is None else from_row(row)

@@ -1,6 +1,6 @@
 """How the work goes: jobs of the last hour and those that are open, of one client or of all."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -96,31 +96,50 @@ async def list_running(conn: Connection, client_id: UUID | None, *, limit: int) 
     return [from_row(row) for row in rows]
 
 
-async def list_unmended(conn: Connection, client_id: UUID, *, since: timedelta, limit: int) -> list[Job]:
-    """Return the client's jobs that left documents out, if nobody asked for the process again since.
+_IS_LATEST = """(select newer.created_at from jobs newer
+    where newer.process_number = j.process_number order by newer.created_at desc limit 1) = j.created_at"""
+
+
+async def list_unmended(
+    conn: Connection, client_id: UUID | None, *, since: timedelta, limit: int
+) -> list[Job]:
+    """Return jobs that left documents out, if nobody asked for the process again since, the newest first.
 
     Args:
+        client_id: whose; None for those of all clients.
         since: how old they may be.
     """
     rows = await conn.fetch(
-        f"""select {COLUMNS} from unnest('{{failed,partial}}'::job_status[]) as asked(of_status)
-            cross join lateral (
-                select j.* from (
-                    select distinct on (job_created_at, job_id) job_created_at, job_id from subscriptions
-                    where client_id = $1 and ended_as = of_status and job_created_at > now() - $3::interval
-                    order by job_created_at desc, job_id desc
-                ) mine cross join lateral (select * from jobs where id = mine.job_id offset 0) j
-                where (select newer.created_at from jobs newer
-                       where newer.process_number = j.process_number
-                       order by newer.created_at desc limit 1) = j.created_at
-                order by mine.job_created_at desc, mine.job_id desc limit $2
-            ) jobs
-            order by created_at desc, id desc limit $2""",
-        client_id,
-        limit,
-        since,
+        _UNMENDED_OF_ALL if client_id is None else _UNMENDED,
+        *((limit, since) if client_id is None else (limit, since, client_id)),
     )
     return [from_row(row) for row in rows]
+
+
+_UNMENDED = f"""
+    select {COLUMNS} from unnest('{{failed,partial}}'::job_status[]) as asked(of_status)
+    cross join lateral (
+        select j.* from (
+            select distinct on (job_created_at, job_id) job_created_at, job_id from subscriptions
+            where client_id = $3 and ended_as = of_status and job_created_at > now() - $2::interval
+            order by job_created_at desc, job_id desc
+        ) mine cross join lateral (select * from jobs where id = mine.job_id offset 0) j
+        where {_IS_LATEST}
+        order by mine.job_created_at desc, mine.job_id desc limit $1
+    ) jobs
+    order by created_at desc, id desc limit $1
+"""
+_UNMENDED_OF_ALL = f"""
+    select {COLUMNS} from unnest('{{failed,partial}}'::job_status[]) as asked(of_status)
+    cross join lateral (
+        -- In order first (`offset 0` keeps it so): those behind the limit are not looked up.
+        select * from (
+            select * from jobs where status = of_status and created_at > now() - $2::interval
+            order by created_at desc, id desc offset 0
+        ) j where {_IS_LATEST} limit $1
+    ) jobs
+    order by created_at desc, id desc limit $1
+"""
 
 
 async def list_holders(conn: Connection, number: str) -> Sequence[str]:
@@ -132,3 +151,15 @@ async def list_holders(conn: Connection, number: str) -> Sequence[str]:
         number,
     )
     return [row["name"] for row in rows]
+
+
+async def find_clients(conn: Connection, job_ids: Collection[UUID]) -> dict[UUID, Sequence[str]]:
+    """Return the names of the clients who asked for each of the jobs, ten at most, for an operator."""
+    rows = await conn.fetch(
+        """select asked.id, array(
+                      select distinct c.name from subscriptions s join clients c on c.id = s.client_id
+                      where s.job_id = asked.id order by c.name limit 10) as names
+           from unnest($1::uuid[]) as asked(id)""",
+        list(job_ids),
+    )
+    return {row["id"]: row["names"] for row in rows}

@@ -35,8 +35,10 @@ _SECRECY = {
     "SIGILO_ABSOLUTO": 5,
 }
 _MOST_SECRET = 5
-# What PostgreSQL's integers hold.
-_INT4, _INT8 = 2**31, 2**63
+# What PostgreSQL's integer holds.
+_INT4 = 2**31
+# A pebibyte: who lists a document as larger does not know its size.
+_MOST_BYTES = 2**50
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,12 @@ def _secrecy(value: object) -> int:
     return _SECRECY.get(str(value), _MOST_SECRET)
 
 
+def _believed(value: object, read: ValidatorFunctionWrapHandler) -> Any:
+    """A size that no document has is none: no document is empty. A number beyond 64 bits comes as a float."""
+    size = None if isinstance(value, float) and value > _MOST_BYTES else read(value)
+    return size if size and size <= _MOST_BYTES else None
+
+
 def _list(value: object) -> object:
     return [] if value is None else value
 
@@ -122,7 +130,7 @@ FirstNamed = Annotated[_Named | None, WrapValidator(_or_none), BeforeValidator(_
 
 class _File(_Lenient):
     tipo: Text = None
-    tamanho: Annotated[int, Field(ge=0, lt=_INT8)] | None = None
+    tamanho: Annotated[Annotated[int, Field(ge=0)] | None, WrapValidator(_believed)] = None
 
 
 class _Document(_Lenient):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from service.core import canary, chores, deliveries, jobs, metrics
+from service.core import canary, chores, deliveries, erasures, jobs, metrics
 from service.core.canary import Outcome
 from service.core.db import Connection, Database
 from service.core.errors import DatabaseUnavailableError
@@ -41,8 +41,9 @@ class Pulse:
         jobs_waiting: jobs that a worker could take now; `oldest_job_s`: for how long the first of them could.
         jobs_later: jobs that wait for a later time.
         leases_expired: running jobs whose worker let its lease run out.
-        deliveries_due: pending ones whose time has come, also while they are sent; `oldest_delivery_s`: for
-            how long the first of them has been due.
+        oldest_delivery_s: for how long the first of those whose time has come has been due, also while it is
+            sent.
+        oldest_erasure_s: how long ago the first of those that are not finished was asked for.
         portal_limit: the most requests in flight to the portal; this and the next three are None while Redis
             is away.
         portal_shut_s: how long the breaker lets nobody ask it; 0 when it is closed, or waits for a probe.
@@ -60,8 +61,8 @@ class Pulse:
     oldest_job_s: float | None
     leases_expired: int
     deliveries_pending: int
-    deliveries_due: int
     oldest_delivery_s: float | None
+    oldest_erasure_s: float | None
     portal_limit: int | None
     portal_in_flight: int | None
     portal_shut_s: float | None
@@ -98,8 +99,8 @@ async def take(conn: Connection, portal: Shared | None, settings: Settings) -> P
         oldest_job_s=of_jobs.oldest_s,
         leases_expired=of_jobs.expired,
         deliveries_pending=of_deliveries.pending,
-        deliveries_due=of_deliveries.due,
         oldest_delivery_s=of_deliveries.oldest_s,
+        oldest_erasure_s=await erasures.oldest_pending_s(conn),
         portal_limit=portal.limit if portal else None,
         portal_in_flight=portal.in_flight if portal else None,
         portal_shut_s=portal.shut_ms / 1000 if portal else None,
@@ -184,7 +185,7 @@ def show(pulse: Pulse) -> None:
             "later": pulse.jobs_later,
             "running": pulse.jobs_running,
         },
-        # Nothing that waits has waited for no time; an alert needs to see that it is over.
+        # Nothing that waits has waited for no time, here and below; an alert needs to see that it is over.
         queue_oldest_age_s=pulse.oldest_job_s or 0.0,
         leases=pulse.jobs_running,
         portal_concurrency_limit=pulse.portal_limit,
@@ -196,6 +197,8 @@ def show(pulse: Pulse) -> None:
         swept_at=pulse.swept_at or _NEVER,
         cleaned_at=pulse.cleaned_at or _NEVER,
         deliveries_pending=pulse.deliveries_pending,
+        deliveries_oldest_age_s=pulse.oldest_delivery_s or 0.0,
+        erasures_oldest_age_s=pulse.oldest_erasure_s or 0.0,
         canary_succeeded_at=(pulse.canary.succeeded_at or _NEVER) if pulse.canary else None,
         canary_duration_s=pulse.canary.took_s if pulse.canary else None,
         taken_at=pulse.taken_at,

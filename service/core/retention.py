@@ -14,7 +14,10 @@ _CHUNK = 200
 
 
 async def forget_batches(conn: Connection, *, ended_before: datetime) -> int:
-    """Forget some of the batches that ended before; return how many, 0 when none is left."""
+    """Forget some of the batches that ended before; return how many, 0 when none is left.
+
+    A batch stays as long as its webhook is still to be sent.
+    """
     gone = await batches.lock_ended(conn, before=ended_before, limit=_CHUNK)
     await deliveries.forget(conn, batch_ids=gone)
     await batches.forget(conn, gone)

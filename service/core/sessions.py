@@ -33,6 +33,11 @@ class Session:
         """Whether it may take the view of every client."""
         return OPERATOR in self.client.scopes
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether it is an operator's who has not taken the view of one client."""
+        return self.is_operator and self.client.name == self.owner
+
 
 async def begin(conn: Connection, key_id: str) -> str:
     """Begin a session of a key that was just proven to be live; return the cookie's secret."""

@@ -196,8 +196,10 @@ class Settings(BaseSettings):
     """Whether a public address may stand in a URL in place of a name."""
     webhook_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
     """Networks that may be called beside the public ones: `10.20.0.0/16,fd12:3456::/32`."""
+    webhook_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """The only names that may be called, each with all names below it; empty for all."""
     webhook_denied_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    """Names that may not be called, each with all names below it."""
+    """Names that may not be called, each with all names below it, even if they are among the allowed ones."""
     webhook_ports: Annotated[tuple[_Port, ...], NoDecode] = (443, 8443)
     webhook_timeout_s: PositiveFloat = 15.0
     webhook_pause_s: PositiveFloat = 60.0
@@ -319,6 +321,7 @@ class Settings(BaseSettings):
         "job_retry_delays_s",
         "webhook_schemes",
         "webhook_networks",
+        "webhook_allowed_hosts",
         "webhook_denied_hosts",
         "webhook_ports",
         "webhook_retry_delays_s",

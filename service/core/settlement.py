@@ -58,9 +58,10 @@ async def settle(
     """
     left_over = error or left_over
     counts = await documents.count(conn, job.id)
-    if counts.unfinished:
+    # What it wants and neither has nor missed is unfinished too: listed by others, whose filters left it out.
+    if counts.unfinished or counts.completed + counts.failed < counts.total:
         await documents.give_up(
-            conn, job.process_number, error_code=left_over.code, error_message=left_over.message
+            conn, job.process_number, job.id, error_code=left_over.code, error_message=left_over.message
         )
         counts = await documents.count(conn, job.id)
     status = JobStatus.CANCELLED if is_cancelled else _status(counts, error)

@@ -8,6 +8,7 @@ from service.core import delivery_log
 from service.core.delivery_log import Search
 from service.core.states import DeliveryStatus
 from service.cursors import cut_page, read_cursor
+from service.dashboard.elsewhere import or_whose
 from service.dashboard.entrance import see_other, signed_in
 from service.dashboard.pages import render
 from service.handlers.deliveries import find_delivery, redeliver, search_of
@@ -36,14 +37,14 @@ async def list_deliveries(request: web.Request) -> web.Response:
 
 
 @signed_in()
+@or_whose(delivery_log.find_clients, "delivery_id")
 async def show_delivery(request: web.Request) -> web.Response:
     """Show a delivery with its tries and the event."""
     delivery, attempts, payload = await find_delivery(request)
     return render(
         request,
         "delivery.html",
-        delivery=answers.delivery_answer(delivery),
-        attempts=attempts,
+        delivery=answers.delivery_answer(delivery, attempts, payload),
         payload=orjson.dumps(payload, option=orjson.OPT_INDENT_2).decode(),
     )
 

@@ -1,5 +1,6 @@
 """Failed work: jobs that left documents out, webhooks that were given up, and trying them again."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
@@ -8,6 +9,7 @@ from aiohttp import web
 
 from service import answers
 from service.core import audit, delivery_log, overview, submission
+from service.core.clients import Client
 from service.core.db import Connection
 from service.core.delivery_log import Redelivered, Search
 from service.core.errors import AutosError, DatabaseUnavailableError
@@ -15,7 +17,7 @@ from service.core.jobs import Job
 from service.core.states import DeliveryStatus
 from service.core.submission import Submission
 from service.dashboard.entrance import see_other, signed_in
-from service.dashboard.pages import render
+from service.dashboard.pages import SESSION, render
 from service.keys import CLIENT, DATABASE, QUEUE, SETTINGS, SUBMISSIONS
 
 _MOST = 100
@@ -24,16 +26,30 @@ _SINCE = timedelta(days=30)
 
 @signed_in()
 async def show_failed(request: web.Request) -> web.Response:
-    """Show what failed and was not asked for again, the newest first."""
-    client_id = request[CLIENT].id
+    """Show what failed and was not asked for again, the newest first: the client's, or to an operator all.
+
+    What is another client's an operator does as that client: he is led there.
+    """
+    client = request[CLIENT]
+    job_clients = delivery_clients = None
     async with request.app[DATABASE].connection() as conn:
-        jobs = await overview.list_unmended(conn, client_id, since=_SINCE, limit=_MOST)
-        dead = await delivery_log.list_found(conn, _dead(), client_id, limit=_MOST)
+        if request[SESSION].sees_all:
+            jobs = await overview.list_unmended(conn, None, since=_SINCE, limit=_MOST)
+            job_clients = await overview.find_clients(conn, [one.id for one in jobs])
+            dead = await delivery_log.list_given_up(conn, since=datetime.now(UTC) - _SINCE, limit=_MOST)
+            delivery_clients = await delivery_log.find_clients(conn, [one.id for one in dead])
+        else:
+            jobs = await overview.list_unmended(conn, client.id, since=_SINCE, limit=_MOST)
+            dead = await delivery_log.list_found(conn, _dead(), client.id, limit=_MOST)
     return render(
         request,
         "failed.html",
         jobs=jobs,
         deliveries=[answers.delivery_answer(one) for one in dead],
+        job_clients=job_clients,
+        delivery_clients=delivery_clients,
+        has_own_jobs=bool(jobs) if job_clients is None else _has_any(client, job_clients),
+        has_own_deliveries=bool(dead) if delivery_clients is None else _has_any(client, delivery_clients),
         most=_MOST,
         retried=_count(request, "retried"),
         left=_count(request, "left"),
@@ -92,6 +108,11 @@ async def redeliver_all(request: web.Request) -> web.StreamResponse:
 
 def _dead() -> Search:
     return Search(statuses=[DeliveryStatus.DEAD], since=datetime.now(UTC) - _SINCE)
+
+
+def _has_any(client: Client, clients: Mapping[UUID, Sequence[str]]) -> bool:
+    """Return whether any of the things, each with the names of its clients, is this one's."""
+    return any(client.name in names for names in clients.values())
 
 
 def _count(request: web.Request, name: str) -> int | None:

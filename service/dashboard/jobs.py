@@ -1,5 +1,6 @@
 """Jobs on the dashboard: all of a client's, and one with all that is known of it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,13 +9,24 @@ from uuid import UUID
 from aiohttp import web
 
 from service import answers
-from service.core import delivery_log, documents, jobs, overview, processes, secrecy, subscriptions
+from service.core import (
+    delivery_log,
+    documents,
+    job_events,
+    jobs,
+    overview,
+    processes,
+    secrecy,
+    subscriptions,
+)
 from service.core.cnj import parse_process_number
 from service.core.delivery_log import Logged, LoggedAttempt
 from service.core.documents import Document
 from service.core.errors import InvalidProcessNumberError
+from service.core.job_events import JobEvent, Move
 from service.core.jobs import Job
 from service.core.states import DeliveryStatus, DocumentStatus, JobStatus
+from service.dashboard.elsewhere import or_whose
 from service.dashboard.entrance import see_other, signed_in
 from service.dashboard.pages import SESSION, render
 from service.handlers.events import follow_all, follow_job
@@ -28,6 +40,7 @@ from service.requests import validate
 
 _DOCUMENTS_PER_PAGE = 200
 _MOST_DELIVERIES = 50
+_LIKE_A_NUMBER = re.compile(r"[0-9./ -]*[0-9][0-9./ -]*")
 
 
 @signed_in()
@@ -37,21 +50,23 @@ async def list_jobs(request: web.Request) -> web.Response:
     sought = given.pop("q", "")
     if job_id := _uuid(sought):
         see_other(f"/dashboard/jobs/{job_id}")
-    number = _number(sought)
+    number, why_not = _number(sought)
     if sought:
         given["process_number" if number else "reference"] = sought
     query = validate(JobListQuery, given)
     answer = await page_of_jobs(request, query)
     holders: Sequence[str] = ()
-    if number and not answer.items and request[SESSION].is_operator:
+    if number and request[SESSION].is_operator:
         async with request.app[DATABASE].connection() as conn:
             holders = await overview.list_holders(conn, number)
+        holders = [name for name in holders if name != request[CLIENT].name]
     following = answer.next_cursor and request.rel_url.update_query(cursor=answer.next_cursor)
     return render(
         request,
         "jobs.html",
         jobs=answer.items,
         sought=sought,
+        why_not=why_not,
         chosen=query.status or "",
         statuses=list(JobStatus),
         holders=holders,
@@ -61,6 +76,7 @@ async def list_jobs(request: web.Request) -> web.Response:
 
 
 @signed_in()
+@or_whose(overview.find_clients, "job_id")
 async def show_job(request: web.Request) -> web.Response:
     """Show a job with its documents, what happened when, who is told, and each try to tell him."""
     job_id, client_id = path_uuid(request, "job_id"), request[CLIENT].id
@@ -71,6 +87,7 @@ async def show_job(request: web.Request) -> web.Response:
     )
     async with request.app[DATABASE].connection() as conn:
         job = await jobs.get_for_client(conn, job_id, client_id)
+        moves = await job_events.list_of_job(conn, job_id)
         process = await processes.get(conn, job.process_number)
         listed = await documents.list_of_job(conn, job_id)
         told = await subscriptions.list_of_client(conn, job_id, client_id)
@@ -95,7 +112,7 @@ async def show_job(request: web.Request) -> web.Response:
         pages=-(-len(listed) // _DOCUMENTS_PER_PAGE),
         subscriptions=told,
         deliveries=[(answers.delivery_answer(one), attempts[one.id]) for one in found],
-        events=_time_line(job, listed, found, attempts),
+        events=_time_line(job, moves, listed, found, attempts),
         without_query=answers.without_query,
         stream=None if job.status.is_final else f"/dashboard/jobs/{job_id}/events",
     )
@@ -127,8 +144,9 @@ class Moment:
     """Something that happened.
 
     Attributes:
-        text: a text of ours with `{}` for its `values`, or for its `reason`, a code.
+        text: a text of ours with `{}` for its `values`, or for its `reason`, a code, and `wait_s`.
         tone: `good`, `bad` or nothing.
+        wait_s: how long it was to wait then.
     """
 
     at: datetime
@@ -136,8 +154,16 @@ class Moment:
     values: tuple[object, ...] = ()
     tone: str = ""
     reason: str | None = None
+    wait_s: float | None = None
 
 
+_MOVES = {
+    Move.CLAIMED: ("A worker took the job again: run {}", ""),
+    Move.WAITS: ("The job waits: {} (next try after {})", ""),
+    Move.RETRIED: ("The run did not get everything: {} (next try after {})", "bad"),
+    Move.HANDED_BACK: ("The worker gave the job back: it goes on when its turn comes", ""),
+    Move.LEASE_LOST: ("No sign of the worker came any more: the job was taken from it", "bad"),
+}
 _ENDS = {
     JobStatus.COMPLETED: ("The job ended with every document", "good"),
     JobStatus.PARTIAL: ("The job ended with some of its documents", "bad"),
@@ -148,6 +174,7 @@ _ENDS = {
 
 def _time_line(
     job: Job,
+    moves: Sequence[JobEvent],
     listed: Sequence[Document],
     deliveries: Sequence[Logged],
     attempts: dict[UUID, list[LoggedAttempt]],
@@ -156,9 +183,10 @@ def _time_line(
     moments = [Moment(job.created_at, "The job was submitted")]
     if job.started_at:
         moments.append(Moment(job.started_at, "A worker took the job"))
+    if moves and moves[0].run > 1:
+        moments.append(Moment(moves[0].at, "What happened before is not kept"))
+    moments += [_moved(move) for move in moves]
     moments += _stored(job, listed)
-    if job.waiting_reason and job.status is JobStatus.PENDING:
-        moments.append(Moment(job.updated_at, "The job waits: {}", reason=job.waiting_reason))
     if job.finished_at:
         text, tone = _ENDS[job.status]
         moments.append(Moment(job.finished_at, text, tone=tone))
@@ -167,6 +195,12 @@ def _time_line(
         if one.status is DeliveryStatus.DEAD and one.finished_at:
             moments.append(Moment(one.finished_at, "{} was given up", (one.event,), "bad"))
     return sorted(moments, key=lambda moment: moment.at)
+
+
+def _moved(event: JobEvent) -> Moment:
+    text, tone = _MOVES[event.what]
+    wait_s = (event.next_at - event.at).total_seconds() if event.next_at else None
+    return Moment(event.at, text, (event.run,), tone, event.reason, wait_s)
 
 
 def _stored(job: Job, listed: Sequence[Document]) -> list[Moment]:
@@ -202,8 +236,9 @@ def _uuid(text: str) -> UUID | None:
         return None
 
 
-def _number(text: str) -> str | None:
+def _number(text: str) -> tuple[str | None, str | None]:
+    """Return the 20 digits of a process number; or why there are none, if it looks like one."""
     try:
-        return parse_process_number(text)
-    except InvalidProcessNumberError:
-        return None
+        return parse_process_number(text), None
+    except InvalidProcessNumberError as error:
+        return None, str(error) if _LIKE_A_NUMBER.fullmatch(text) else None

@@ -27,4 +27,9 @@ REASONS = {
     "cancelled": "the job was cancelled",
     "all_documents_failed": "none of the documents could be fetched",
     "worker_crashed": "its worker died on it too often",
+    # Of a webhook.
+    "no_answer": "the destination did not answer",
+    "not_allowed": "the destination is not allowed, or its name has no address",
+    "tls": "no trusted TLS connection to the destination could be made",
+    "protocol": "the destination did not answer with proper HTTP",
 }

@@ -105,6 +105,7 @@ PORTUGUESE = {
     "Look as {}": "Ver como {}",
     "Older jobs": "Tarefas mais antigas",
     "There is no such job.": "Não existe tal tarefa.",
+    "It is no process number: {}.": "Não é um número de processo: {}.",
     "There is no job yet.": "Ainda não há tarefas.",
     "Submit a process": "Solicitar um processo",
     # One job.
@@ -135,7 +136,18 @@ PORTUGUESE = {
     "A worker took the job": "Um executor assumiu a tarefa",
     "The first document was stored": "O primeiro documento foi armazenado",
     "{} documents are stored": "{} documentos estão armazenados",
-    "The job waits: {}": "A tarefa espera: {}",
+    "A worker took the job again: run {}": "Um executor assumiu a tarefa de novo: execução {}",
+    "The job waits: {} (next try after {})": "A tarefa espera: {} (próxima tentativa após {})",
+    "The run did not get everything: {} (next try after {})": (
+        "A execução não obteve tudo: {} (próxima tentativa após {})"
+    ),
+    "The worker gave the job back: it goes on when its turn comes": (
+        "O executor devolveu a tarefa: ela continua quando chegar sua vez"
+    ),
+    "No sign of the worker came any more: the job was taken from it": (
+        "O executor não deu mais sinal: a tarefa foi tirada dele"
+    ),
+    "What happened before is not kept": "O que aconteceu antes não está guardado",
     "The job ended with every document": "A tarefa terminou com todos os documentos",
     "The job ended with some of its documents": "A tarefa terminou com parte dos documentos",
     "The job failed": "A tarefa falhou",
@@ -167,6 +179,21 @@ PORTUGUESE = {
         "Reenviar todos os webhooks abandonados nos últimos 30 dias?"
     ),
     "None in the last 30 days.": "Nenhum nos últimos 30 dias.",
+    # Failed work of all clients, and what is another client's.
+    "Client": "Cliente",
+    "Of all clients. What is another client's you try again as that client: look as him first.": (
+        "De todos os clientes. O que é de outro cliente você tenta de novo como ele: veja como ele antes."
+    ),
+    "Of {} alone.": "Só de {}.",
+    "Of all clients": "De todos os clientes",
+    "Retry all of {}": "Tentar todas de {} de novo",
+    "Start all of these jobs of {} again?": "Reiniciar todas estas tarefas de {}?",
+    "Send all of {} again": "Reenviar todos de {}",
+    "Send every webhook of {} again that was given up in the last 30 days?": (
+        "Reenviar todos os webhooks de {} abandonados nos últimos 30 dias?"
+    ),
+    "It is another client's": "É de outro cliente",
+    "{}, as whom you look, does not have it. Who has it:": "{}, como quem você vê, não o tem. Quem o tem:",
     # Webhooks.
     "Event": "Evento",
     "Receiver": "Receptor",
@@ -184,13 +211,14 @@ PORTUGUESE = {
     "When": "Quando",
     "Answer": "Resposta",
     "Beginning of its body": "Início do corpo",
-    "none": "nenhuma",
     "It was not tried yet.": "Ainda não houve tentativa.",
     "The event": "O evento",
     "As it is kept; links are added when it is sent.": "Como está guardado; os links entram no envio.",
     # Endpoints.
-    "An endpoint is told of every job of yours, with a signing secret of its own.": (
-        "Um endpoint é avisado de todas as suas tarefas, com um segredo de assinatura próprio."
+    "An endpoint is told of the jobs and batches that name it as their webhook_endpoint_id. Each has a "
+    "signing secret of its own.": (
+        "Um endpoint é avisado das tarefas e dos lotes que o indicam em webhook_endpoint_id. Cada um tem seu "
+        "próprio segredo de assinatura."
     ),
     "The endpoint was made. Its signing secret is shown this once:": (
         "O endpoint foi criado. Seu segredo de assinatura só é mostrado desta vez:"
@@ -215,6 +243,8 @@ PORTUGUESE = {
     "{} numbers at most; for more there is the API.": "No máximo {} números; para mais existe a API.",
     "Process numbers, one a line": "Números de processos, um por linha",
     "Webhook URL (may be left out)": "URL do webhook (opcional)",
+    "Or an endpoint of yours": "Ou um endpoint seu",
+    "no endpoint": "nenhum endpoint",
     "Your name for it (may be left out)": "Sua referência (opcional)",
     "Ask the court again, however fresh what we have is": (
         "Perguntar de novo ao tribunal, por mais novo que seja o que temos"
@@ -252,5 +282,18 @@ PORTUGUESE = {
     "the job was cancelled": "a tarefa foi cancelada",
     "none of the documents could be fetched": "nenhum dos documentos pôde ser obtido",
     "its worker died on it too often": "o executor caiu vezes demais com ela",
+    # Why a webhook did not arrive.
+    "the destination did not answer": "o destino não respondeu",
+    "the destination is not allowed, or its name has no address": (
+        "o destino não é permitido, ou seu nome não tem endereço"
+    ),
+    "no trusted TLS connection to the destination could be made": (
+        "não foi possível fazer uma conexão TLS confiável com o destino"
+    ),
+    "the destination did not answer with proper HTTP": "o destino não respondeu com HTTP correto",
+    "too many requests to the destination are under way already": (
+        "já há requisições demais em andamento para o destino"
+    ),
+    "the endpoint is disabled": "o endpoint está desativado",
     "some documents could not be had": "alguns documentos não puderam ser obtidos",
 }

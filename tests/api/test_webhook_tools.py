@@ -50,6 +50,32 @@ async def test_in_production_loopback_and_plain_http_are_not_valid(
             assert refused.status == 422
 
 
+async def test_where_hosts_are_named_no_other_is_accepted_anywhere(
+    empty: None, make_settings: MakeSettings, receiver: Receiver
+) -> None:
+    async with open_world(make_settings(), with_worker=False) as api:
+        earlier = await (await api.caller()).post("/webhooks/endpoints", json={"url": receiver.url})
+    settings = make_settings(webhook_allowed_hosts=("escritorio.com.br",))
+    async with open_world(settings, with_worker=False) as api:
+        caller, job = await api.caller(), {"process_number": "1003579-22.2025.8.26.0564"}
+        for path, body in (
+            ("/jobs", {**job, "webhook_url": receiver.url}),
+            ("/jobs/batch", {"process_numbers": [*job.values()], "batch_webhook_url": receiver.url}),
+            ("/webhooks/endpoints", {"url": receiver.url}),
+            ("/webhooks/webhook-send-test", {"webhook_url": receiver.url}),
+            ("/webhooks/webhook-test-connectivity", {"webhook_url": receiver.url}),
+            ("/webhooks/webhook-send-test", {"endpoint_id": earlier.json["id"]}),
+        ):
+            refused = await caller.post(path, json=body, headers={"Accept-Language": "pt-BR"})
+            assert refused.status == 422, path
+            assert "esse host não está entre os que podem ser chamados" in refused.text
+        shown = await caller.post("/webhooks/webhook-validate", json={"webhook_url": receiver.url})
+        assert shown.json["error"] == "the host is not one of those that may be called"
+        url = "https://hooks.escritorio.com.br/in"
+        assert (await caller.post("/jobs", json={**job, "webhook_url": url})).status == 202
+    assert receiver.received == []
+
+
 @pytest.mark.parametrize("status", [200, 404, 500])
 async def test_any_http_answer_is_a_sign_of_life(api: World, receiver: Receiver, status: int) -> None:
     receiver.statuses = [status]

@@ -25,7 +25,7 @@ from tests.cases import case_numbers
 from tests.faults.members import until_it_listens
 
 LEAVE_NOTHING = """truncate deliveries, delivery_attempts, batch_items, batches, subscriptions, documents,
-    jobs, turns, processes, idempotency_keys"""
+    job_events, jobs, turns, processes, idempotency_keys"""
 """Empties Autos' tables of all that was done."""
 
 _TIMEOUT_S = 900.0

@@ -23,6 +23,7 @@ from redis.asyncio import Redis
 
 from service.checkup.database import judge_clock
 from service.checkup.findings import Check, Findings, ok
+from service.checkup.host import check_webhooks
 from service.checkup.portal import end_of_token, judge_end
 from service.checkup.run import run
 from service.checkup.storage import PREFIX
@@ -105,6 +106,12 @@ def well(api: World) -> Settings:
     return api.settings.model_copy(update={"public_url": api.base_url})
 
 
+@pytest.fixture(autouse=True)
+def in_no_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the suite itself may run."""
+    monkeypatch.delenv("container", raising=False)
+
+
 async def test_a_world_that_is_well_is_found_so_and_left_as_it_was(api: World, well: Settings) -> None:
     await api.caller()
     async with Redis.from_url(well.redis_url.get_secret_value()) as redis:
@@ -182,6 +189,21 @@ def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     return Settings.model_validate({**settings.model_dump(), **changes})
 
 
+async def test_a_loopback_that_is_not_that_of_our_container_is_not_called_wrong(
+    well: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out_of_sight = {"s3_public_url": f"http://{AWAY}", "public_url": f"http://{AWAY}"}
+    monkeypatch.setenv("container", "oci")
+    found = await doctor(_changed(well, out_of_sight))
+    assert (found.status, {"links", "public url"} <= found.named("warning")) == (0, True)
+    for name in ("links", "public url"):
+        assert "the machine around this container" in found.findings[name][1]
+    # What is said to be elsewhere, and what can be seen from here, is looked at as ever.
+    elsewhere = await doctor(_changed(well, {"public_url": "http://127.0.0.2:1", "host": "0.0.0.0"}))
+    assert elsewhere.findings["public url"][0] == "wrong"
+    assert (await doctor(well)).findings["public url"][0] == "ok"
+
+
 async def test_everything_is_looked_at_even_when_everything_is_away(well: Settings) -> None:
     away = {
         "database_url": f"postgresql://{AWAY}/x",
@@ -209,6 +231,11 @@ async def test_a_limit_of_open_files_is_held_against_the_settings(well: Settings
     found = await doctor_program(well, before="ulimit -n 512;")
     assert found.findings["open files"][0] == "warning"
     assert "a process may have 512" in found.findings["open files"][1]
+
+
+async def test_the_hosts_that_webhooks_are_kept_to_are_told_of() -> None:
+    (found,) = await check_webhooks(Settings(webhook_allowed_hosts=("a.example",)))
+    assert (found.verdict, "AUTOS_WEBHOOK_ALLOWED_HOSTS" in found.words) == ("ok", True)
 
 
 @asynccontextmanager

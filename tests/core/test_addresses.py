@@ -393,6 +393,35 @@ def test_a_name_that_the_operator_closed_is_closed_with_all_below_it(
         assert parse_destination(url, closed).port == 443
 
 
+@pytest.mark.parametrize(
+    ("url", "refusal"),
+    [
+        ("https://escritorio.com.br/", None),
+        ("https://HOOKS.escritorio.com.br./", None),
+        ("https://old.escritorio.com.br/", "the host may not be called"),
+        ("https://a.old.escritorio.com.br/", "the host may not be called"),
+        ("https://notescritorio.com.br/", "the host is not one of those"),
+        ("https://escritorio.com.br.rival.com/", "the host is not one of those"),
+        ("https://com.br/", "the host is not one of those"),
+        ("https://93.184.216.34/", "the host is not one of those"),
+    ],
+)
+@pytest.mark.parametrize("policy", [STRICT, OPEN, SANDBOX], ids=["strict", "open", "sandbox"])
+def test_of_names_that_the_operator_allowed_no_other_is_called_and_a_closed_one_stays_closed(
+    url: str, refusal: str | None, policy: OutboundPolicy
+) -> None:
+    settings = Settings(
+        webhook_allowed_hosts=("Escritorio.com.br.",), webhook_denied_hosts=("old.escritorio.com.br",)
+    )
+    chosen = OutboundPolicy.from_settings(settings)
+    closed = replace(policy, allowed_hosts=chosen.allowed_hosts, denied_hosts=chosen.denied_hosts)
+    if refusal is None:
+        assert parse_destination(url, closed).port == 443
+    else:
+        with pytest.raises(DestinationRefusedError, match=refusal):
+            parse_destination(url, closed)
+
+
 @given(st.integers(min_value=0, max_value=2**128 - 1))
 def test_no_ipv6_address_outside_global_unicast_is_public_but_mapped_ipv4(number: int) -> None:
     address = IPv6Address(number)

@@ -1,7 +1,10 @@
 """The list of documents, as the portal changes it from one look to the next."""
 
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
+
+import pytest
 
 from service.core import clients, documents, jobs, settlement, submission
 from service.core.db import Database
@@ -9,8 +12,9 @@ from service.core.documents import Missed, Stored
 from service.core.jobs import Job
 from service.core.portal_records import DocumentRecord
 from service.core.settings import Settings
+from service.core.settlement import CANCELLED, Reason
 from service.core.states import JobStatus
-from service.core.wishes import Wish
+from service.core.wishes import Filters, Wish
 from tests.claims import claim_one
 from tests.rings import RING
 
@@ -33,10 +37,11 @@ def _record(uuid: UUID) -> DocumentRecord:
     )
 
 
-async def _running_job(db: Database, settings: Settings) -> Job:
+async def _running_job(db: Database, settings: Settings, *, filters: Filters = None) -> Job:
     async with db.transaction() as conn:
         client, _ = await clients.ensure(conn, RING, "acme")
-        await submission.submit(conn, Wish(NUMBER, max_age_s=0), client.id, settings=settings)
+        wish = Wish(NUMBER, max_age_s=0, filters=filters)
+        await submission.submit(conn, wish, client.id, settings=settings)
         job = await claim_one(conn)
     assert job
     return job
@@ -46,7 +51,7 @@ async def _list(db: Database, job: Job, *uuids: UUID) -> dict[UUID, str]:
     """Let the portal list these; return the status of every document."""
     async with db.transaction() as conn:
         await documents.record_list(
-            conn, NUMBER, job.id, [_record(uuid) for uuid in uuids], filters=None, is_first=False
+            conn, NUMBER, job.id, [_record(uuid) for uuid in uuids], filters=job.filters, is_first=False
         )
         return {one.portal_uuid: one.status for one in await documents.list_of_process(conn, NUMBER)}
 
@@ -95,6 +100,46 @@ async def test_a_document_that_is_listed_again_is_fetched_by_the_same_job(
     assert await _list(db, job, A, B) == {A: "pending", B: "pending"}
     assert await _list(db, job) == {}
     assert await _list(db, job, A) == {A: "pending"}
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "code"),
+    [
+        ({"error": CANCELLED, "is_cancelled": True}, "cancelled", "cancelled"),
+        ({"error": Reason("not_found", "no such process")}, "failed", "not_found"),
+        ({"left_over": Reason("deadline_exceeded", "too late")}, "partial", "deadline_exceeded"),
+    ],
+    ids=["cancelled", "failed", "at its deadline"],
+)
+async def test_what_a_filter_left_out_fails_with_a_job_that_wants_it_and_ends_before_it_lists(
+    db: Database, settings: Settings, how: dict[str, Any], status: str, code: str
+) -> None:
+    first = await _running_job(db, settings, filters=[{"ids": [str(A)]}])
+    assert await _list(db, first, A, B) == {A: "pending", B: "skipped"}
+    await _store(db, A)
+    async with db.transaction() as conn:
+        settled = await settlement.settle(conn, first)
+        assert (settled.job.status, settled.job.total_documents) == (JobStatus.COMPLETED, 1)
+    second = await _running_job(db, settings)
+    async with db.transaction() as conn:
+        settled = await settlement.settle(conn, second, **how)
+        now = {one.portal_uuid: one for one in await documents.list_of_job(conn, second.id)}
+    ended = settled.job
+    assert (ended.status, ended.completed_documents, ended.failed_documents) == (status, 1, 1)
+    assert (now[A].status, now[B].status, now[B].error_code) == ("available", "failed", code)
+    third = await _running_job(db, settings)
+    assert await _list(db, third, A, B) == {A: "available", B: "pending"}
+
+
+async def test_a_job_ends_though_its_documents_are_said_to_be_more_than_can_be_counted(
+    db: Database, settings: Settings
+) -> None:
+    job = await _running_job(db, settings)
+    await _list(db, job, A, B)
+    async with db.transaction() as conn:
+        await conn.execute("update documents set declared_bytes = 9223372036854775807")
+        settled = await settlement.settle(conn, job, error=CANCELLED, is_cancelled=True)
+    assert (settled.job.status, settled.job.expected_bytes) == (JobStatus.CANCELLED, 2**62)
 
 
 async def test_five_thousand_documents_are_listed_in_one_transaction(

@@ -153,6 +153,11 @@ async def test_a_literal_address_reaches_no_socket_even_past_the_grammar(host: s
 async def test_a_url_that_the_policy_refuses_is_refused_before_anything_is_asked() -> None:
     with pytest.raises(DestinationRefusedError, match="private or reserved"):
         await post("https://127.0.0.1/", settings=Settings(webhook_allow_private=False))
+    async with open_wire(OK) as wire:
+        chosen = SANDBOX.model_copy(update={"webhook_allowed_hosts": ("escritorio.com.br",)})
+        with pytest.raises(DestinationRefusedError, match="not one of those"):
+            await post(f"http://127.0.0.1:{wire.port}/", settings=chosen)
+        assert wire.connections == 0
 
 
 async def test_a_name_rebound_between_two_attempts_is_checked_again() -> None:

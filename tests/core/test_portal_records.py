@@ -64,8 +64,15 @@ def test_a_nul_in_a_name_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"sequencia": 2**40}, {"arquivo": {"tamanho": 2**70}}, {"arquivo": {"tamanho": -1}}]
+    ("size", "expected"),
+    [(1, 1), (2**50, 2**50), (0, None), (2**50 + 1, None), (2**70, None), (1e30, None), (str(2**70), None)],
 )
+def test_a_size_that_no_document_has_is_unknown(size: object, expected: int | None) -> None:
+    (document,) = read_process(_described(arquivo={"tamanho": size}), NUMBER).documents
+    assert document.declared_bytes == expected
+
+
+@pytest.mark.parametrize("changes", [{"sequencia": 2**40}, {"arquivo": {"tamanho": -1}}])
 def test_a_number_that_cannot_be_is_refused_and_not_stored(changes: dict[str, Any]) -> None:
     with pytest.raises(BadContentError):
         read_process(_described(**changes), NUMBER)

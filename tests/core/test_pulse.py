@@ -65,7 +65,7 @@ async def _taken(conn: Connection, settings: Settings) -> Pulse:
 async def test_of_an_empty_database_there_is_nothing_to_say(conn: Connection, settings: Settings) -> None:
     taken = await _taken(conn, settings)
     assert (taken.jobs_waiting, taken.jobs_later, taken.jobs_running, taken.oldest_job_s) == (0, 0, 0, None)
-    assert (taken.deliveries_pending, taken.deliveries_due, taken.oldest_delivery_s) == (0, 0, None)
+    assert (taken.deliveries_pending, taken.oldest_delivery_s, taken.oldest_erasure_s) == (0, None, None)
     assert (taken.swept_at, taken.cleaned_at, taken.canary) == (None, None, None)
 
 
@@ -108,9 +108,28 @@ async def test_deliveries_are_counted_until_they_have_arrived(conn: Connection, 
         await _client(conn),
     )
     taken = await _taken(conn, settings)
-    assert (taken.deliveries_pending, taken.deliveries_due) == (3, 2)
+    assert taken.deliveries_pending == 3
     assert taken.oldest_delivery_s is not None
     assert 90 <= taken.oldest_delivery_s < 3600
+
+
+_ERASURE = """insert into erasures (client_id, of_everyone, process_number, proof, counts, requested_at,
+                                    quiet_at, finished_at)
+              values ($1, false, $2, '$scrypt$', '{}', now() - $3::interval, now(),
+                      case when $2::text is null then now() end)"""
+
+
+async def test_an_erasure_is_counted_from_the_wish_for_it_until_it_is_finished(
+    conn: Connection, settings: Settings
+) -> None:
+    client_id = await _client(conn)
+    await conn.execute(_ERASURE, client_id, None, timedelta(days=3))
+    assert (await _taken(conn, settings)).oldest_erasure_s is None
+    for minutes, number in zip((120, 2), case_numbers(2), strict=True):
+        await conn.execute(_ERASURE, client_id, parse_process_number(number), timedelta(minutes=minutes))
+    oldest_s = (await _taken(conn, settings)).oldest_erasure_s
+    assert oldest_s is not None
+    assert 7200 <= oldest_s < 10_800
 
 
 async def test_it_knows_when_the_chores_were_done(conn: Connection, settings: Settings) -> None:

@@ -31,7 +31,11 @@ async def _with_work(world: World, receiver: Receiver) -> tuple[Caller, dict[str
     """A client with something of everything; the paths of all pages that there are of it."""
     caller = await world.caller()
     receiver.statuses = [410]
-    await caller.post("/webhooks/endpoints", json={"url": "https://hooks.example.com/autos"})
+    endpoint = {
+        "url": "https://hooks.example.com/autos",
+        "description": "what the office's intake is told of",
+    }
+    await caller.post("/webhooks/endpoints", json=endpoint)
     await caller.post("/jobs", json={"process_number": SOME_FAIL, "webhook_url": receiver.url})
     job_id = (await caller.wait_until_final(SOME_FAIL))["job_id"]
     await caller.post("/jobs", json={"process_number": CASE, "reference": "Mandate 7"})
@@ -158,15 +162,50 @@ async def test_everything_can_be_done_with_the_keyboard(browser: Browser, world:
         await expect(seen.page.get_by_role("main")).to_be_focused()
 
 
+# Texts of a table that end beyond it, where readers would have to scroll to know of them, and those of a cell
+# that begin in the column of its label.
+_ASTRAY = """() => [...document.querySelectorAll("table.cards :is(td, th)")].flatMap(cell => {
+    const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), astray = [];
+    const table = cell.closest(".table").getBoundingClientRect(), range = document.createRange();
+    if (getComputedStyle(cell.closest("table").tHead).position !== "absolute") return ["not in cards"];
+    if (cell.closest("thead")) return [];
+    const label = cell.matches("td[data-label]") ? cell.getBoundingClientRect().left + 100 : 0;
+    while (walk.nextNode()) {
+        range.selectNodeContents(walk.currentNode);
+        const lines = [...range.getClientRects()].filter(one => one.width);
+        if (lines.some(one => one.right > table.right || one.left < label)) astray.push(range.toString());
+    }
+    return astray;
+})"""
+
+
 async def test_nothing_is_wider_than_a_phone(browser: Browser, world: World, receiver: Receiver) -> None:
     caller, paths = await _with_work(world, receiver)
+    await caller.post("/jobs", json={"process_number": special_number(Special.HANGING)})
+    await world.until("select exists (select from jobs where status = 'processing')")
+    key = await add_key(world, "acme", *OPERATOR)
     async with visit(browser, world, viewport=PHONE) as seen:
-        await seen.sign_in(caller.key)
+        await seen.sign_in(key)
         for name, path in paths.items():
             if name != "error":
                 await seen.open(path)
-            width = await seen.page.evaluate("document.documentElement.scrollWidth")
-            assert width <= PHONE["width"], name
+            for width in (PHONE["width"], 360):
+                await seen.page.set_viewport_size({"width": width, "height": PHONE["height"]})
+                assert await seen.page.evaluate("document.documentElement.scrollWidth") <= width, name
+                assert await seen.page.evaluate(_ASTRAY) == [], name
+
+
+async def test_a_line_of_a_table_goes_through_to_its_end(browser: Browser, world: World) -> None:
+    caller = await world.caller()
+    endpoint = {"url": "https://hooks.example.com/", "description": "higher than its buttons " * 20}
+    await caller.post("/webhooks/endpoints", json=endpoint)
+    async with visit(browser, world) as seen:
+        await seen.sign_in(caller.key)
+        await seen.open("/dashboard/endpoints")
+        cells = seen.page.locator("tbody tr > *")
+        ends = await cells.evaluate_all("cells => cells.map(cell => cell.getBoundingClientRect().bottom)")
+    assert len(ends) == 5
+    assert len(set(ends)) == 1
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from service.core import delivery_log, overview
 from service.sandbox.cases import Special, special_number
 from tests.conftest import MakeSettings
-from tests.dashboard.reader import Page, Reader, add_key, signed_in
+from tests.dashboard.reader import OPERATOR, Page, Reader, add_key, signed_in
 from tests.receiver import Receiver
 from tests.world import Caller, World, open_world, until
 
@@ -161,6 +161,80 @@ async def test_nobody_sees_what_is_anothers(world: World, receiver: Receiver) ->
                 assert delivery not in page.text
 
 
+async def test_an_operator_finds_the_failed_work_of_all_clients_and_mends_it_as_the_client(
+    world: World, receiver: Receiver
+) -> None:
+    receiver.statuses = [410]
+    async with _fetched(world, SOME_FAIL, webhook_url=receiver.url) as (_, caller, job_id):
+        await world.until("select bool_and(status = 'dead') from deliveries")
+        delivery = (await caller.get("/webhooks/deliveries")).json["items"][0]["id"]
+        await world.caller("operations")
+        paths = (f"/dashboard/jobs/{job_id}", f"/dashboard/deliveries/{delivery}")
+        actions = (f"{paths[0]}/retry", f"{paths[1]}/redeliver")
+        async with signed_in(world, await add_key(world, "operations", *OPERATOR)) as reader:
+            page = await reader.get("/dashboard/failed")
+            assert (job_id in page.text, delivery in page.text) == (True, True)
+            # What is another's is done as he alone: each by itself, and never all at once.
+            assert _actions(page) == {"/dashboard/look-as"}
+            assert page.text.count('name="client" value="acme"') == 2
+            assert (await reader.post("/dashboard/failed/retry")).path.endswith("?retried=0&left=0")
+            assert (await reader.post("/dashboard/failed/redeliver")).path.endswith("?sent=0")
+            for path in paths:
+                told = await reader.get(path)
+                assert (told.status, 'name="client" value="acme"' in told.text) == (404, True)
+                assert "court" not in told.text
+            assert [(await reader.post(action)).status for action in actions] == [404, 404]
+            as_acme = await reader.post("/dashboard/look-as", client="acme", next=paths[0])
+            assert (as_acme.status, as_acme.path) == (200, paths[0])
+            assert "Of acme alone." in (await reader.get("/dashboard/failed")).text
+            assert (await reader.post(actions[0])).path != paths[0]
+        await world.caller("stranger")
+        async with signed_in(world, await add_key(world, "stranger", "read", "write")) as reader:
+            for path in paths:
+                told = await reader.get(path)
+                assert (told.status, "acme" in told.text) == (404, False)
+
+
+async def test_an_operators_own_failed_work_is_tried_again_among_that_of_all(world: World) -> None:
+    async with _fetched(world, SOME_FAIL):
+        other = await world.caller("other")
+        unknown = special_number(Special.UNKNOWN)
+        await other.post("/jobs", json={"process_number": unknown})
+        await other.wait_until_final(unknown)
+        async with signed_in(world, await add_key(world, "acme", *OPERATOR)) as reader:
+            page = await reader.get("/dashboard/failed")
+            assert page.text.count("<tr data-job=") == 2
+            assert "Retry all of acme" in page.text
+            assert page.text.count('name="client" value="other"') == 1
+            after = await reader.post("/dashboard/failed/retry")
+            assert after.path == "/dashboard/failed?retried=1&left=0"
+
+
+async def test_an_operator_is_told_who_else_has_a_process(api: World) -> None:
+    mine, other = await api.caller("acme"), await api.caller("other")
+    for caller in (mine, other):
+        await caller.post("/jobs", json={"process_number": CASE})
+    async with signed_in(api, await add_key(api, "acme", *OPERATOR)) as reader:
+        page = await reader.get(f"/dashboard/jobs?q={CASE}")
+    assert page.text.count("<tr data-job=") == 1
+    assert re.findall('name="client" value="([^"]+)"', page.text) == ["other"]
+    async with signed_in(api, mine.key) as reader:
+        assert "other" not in (await reader.get(f"/dashboard/jobs?q={CASE}")).text.replace("another", "")
+
+
+async def test_who_seeks_a_wrong_number_is_told_what_is_wrong_with_it(api: World) -> None:
+    caller = await api.caller()
+    wrong = CASE.replace("-22", "-23")
+    async with signed_in(api, caller.key) as reader:
+        page = await reader.get(f"/dashboard/jobs?q={wrong}")
+        assert "its check digits are 23, they should be 22" in page.text
+        page = await reader.get(f"/dashboard/jobs?q={wrong}", **{"Accept-Language": "pt"})
+        assert "Não é um número de processo: seus dígitos verificadores são 23" in page.text
+        assert "process number:" not in (await reader.get("/dashboard/jobs?q=Mandate+7")).text
+        await caller.post("/jobs", json={"process_number": CASE, "reference": wrong})
+        assert "digits" not in (await reader.get(f"/dashboard/jobs?q={wrong}")).text
+
+
 async def test_a_key_that_may_only_look_is_offered_no_action_and_refused_each(world: World) -> None:
     async with _fetched(world, SOME_FAIL) as (_, _, job_id):
         key = await add_key(world, "acme", "read")
@@ -303,6 +377,38 @@ async def test_all_webhooks_that_were_given_up_are_sent_again(world: World, rece
         async with world.db.connection() as conn:
             noted = await conn.fetchval("select action from audit_log order by id desc limit 1")
     assert noted == "deliveries.redelivered"
+
+
+async def test_a_try_without_an_answer_says_what_came_of_it_in_the_readers_language(world: World) -> None:
+    async with _fetched(world, CASE, webhook_url="http://127.0.0.1:9/") as (reader, caller, _):
+        await world.until("select exists (select from delivery_attempts)")
+        delivery = (await caller.get("/webhooks/deliveries")).json["items"][0]["id"]
+        for path in (f"/dashboard/deliveries/{delivery}", "/dashboard/deliveries"):
+            assert "the destination did not answer" in (await reader.get(path)).text
+            assert "o destino não respondeu" in (await reader.get(path, **{"Accept-Language": "pt"})).text
+
+
+async def test_a_form_names_an_endpoint_or_brings_a_url_and_never_both(api: World) -> None:
+    caller = await api.caller()
+    named, off = [
+        (
+            await caller.post("/webhooks/endpoints", json={"url": f"https://hooks.example.com/{one}?s3cret"})
+        ).json["id"]
+        for one in ("named", "off")
+    ]
+    await caller.call("PATCH", f"/webhooks/endpoints/{off}", json={"enabled": False})
+    async with signed_in(api, caller.key) as reader:
+        assert "that name it as their webhook_endpoint_id" in (await reader.get("/dashboard/endpoints")).text
+        shown = await reader.get("/dashboard/submit")
+        assert (named in shown.text, off in shown.text, "s3cret" in shown.text) == (True, False, False)
+        form = {"numbers": CASE, "webhook_endpoint_id": named}
+        both = await reader.post("/dashboard/submit", webhook_url="https://hooks.example.com/", **form)
+        assert both.status == 422
+        assert "give a URL or an endpoint, not both" in both.text
+        assert f'value="{named}" selected' in both.text
+        assert (await reader.post("/dashboard/submit", **form)).path.startswith("/dashboard/jobs/")
+    async with api.db.connection() as conn:
+        assert [str(row["endpoint_id"]) for row in await conn.fetch("select * from subscriptions")] == [named]
 
 
 async def test_one_process_is_submitted_and_its_job_shown(world: World) -> None:

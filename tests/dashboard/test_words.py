@@ -3,8 +3,12 @@
 import ast
 import re
 from pathlib import Path
+from typing import get_args
 
+from service.answers import ErrorClass
+from service.core.deliveries import ENDPOINT_DISABLED
 from service.core.endpoints import DisabledReason
+from service.core.outbound import DeliveryFailedError, Kind
 from service.core.states import DeliveryStatus, DocumentStatus, JobStatus, Priority
 from service.core.submission import Outcome
 from service.dashboard.pages import Translator
@@ -16,6 +20,10 @@ DASHBOARD = Path(__file__).resolve().parents[2] / "service" / "dashboard"
 NAMES = {
     name.value for kind in (JobStatus, DocumentStatus, DeliveryStatus, Priority, Outcome) for name in kind
 } | {reason.value for reason in DisabledReason}
+
+
+# Why a webhook did not arrive: what the log of deliveries says of it, and of each try.
+MISSED = {str(DeliveryFailedError(kind)) for kind in get_args(Kind)} | {ENDPOINT_DISABLED}
 
 
 def _in_templates() -> set[str]:
@@ -43,11 +51,17 @@ def test_every_text_of_a_template_is_translated() -> None:
 
 
 def test_every_state_and_reason_is_translated() -> None:
-    assert (NAMES | set(REASONS.values())) - PORTUGUESE.keys() == set()
+    assert (NAMES | set(REASONS.values()) | MISSED) - PORTUGUESE.keys() == set()
+
+
+def test_every_way_in_which_a_try_can_fail_has_its_words() -> None:
+    errors = set(get_args(ErrorClass))
+    assert errors - REASONS.keys() == set()
+    assert {REASONS[error] for error in errors} <= MISSED
 
 
 def test_nothing_is_translated_that_nobody_shows() -> None:
-    shown = _in_templates() | _of_moments() | NAMES | set(REASONS.values())
+    shown = _in_templates() | _of_moments() | NAMES | set(REASONS.values()) | MISSED
     assert PORTUGUESE.keys() - shown == {"some documents could not be had"}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from service.core import clients, deliveries, settlement, submission
 from service.core.db import Connection
-from service.core.deliveries import Claimed, Round
+from service.core.deliveries import Attempt, Claimed, Round
 from service.core.key_ring import new_key
 from service.core.outbound import DeliveryFailedError, Reply
 from service.core.sending import Sent, Try
@@ -18,6 +18,7 @@ from service.core.states import DeliveryStatus
 from service.core.wishes import Wish
 from tests.claims import claim_one
 from tests.conftest import MakeSettings
+from tests.erasures import ERASER, erased
 from tests.receiver import Receiver
 from tests.rings import RING
 from tests.wire import answer_nothing, open_wire
@@ -221,6 +222,25 @@ async def test_a_sender_whose_claim_ran_out_can_note_nothing(api: World) -> None
         assert await deliveries.record_rounds(conn, [too_late]) == set()
         assert await deliveries.record_rounds(conn, [in_time]) == {taken_over.id}
     assert (await _delivery(api))["status"] == "delivered"
+
+
+async def test_what_is_erased_while_a_try_of_it_is_noted_goes_with_that_try(api: World) -> None:
+    destination = await _settled_with_webhook(api, "https://hooks.example.com/")
+    eraser = await api.caller(scopes=ERASER)
+    attempt = Attempt(datetime.now(UTC), 0.1, 200, None, "")
+    async with api.db.connection() as conn:
+        claimed = await _claim_one(conn, destination, hold_s=60)
+    assert claimed
+    async with api.db.transaction() as conn:
+        await deliveries.record_rounds(conn, [(claimed, Round(DeliveryStatus.DELIVERED, (attempt,), None))])
+        erasing = asyncio.create_task(erased(eraser, MASKED))
+        await api.until(
+            "select exists (select from pg_stat_activity where wait_event_type = 'Lock'"
+            " and datname = current_database())"
+        )
+    await erasing
+    async with api.db.connection() as conn:
+        assert await conn.fetchval("select count(*) from delivery_attempts") == 0
 
 
 async def test_a_call_repeated_while_its_webhook_waits_for_hours_has_it_sent_at_once(

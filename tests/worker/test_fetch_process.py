@@ -39,6 +39,25 @@ async def test_a_worker_that_is_told_to_end_again_and_again_still_hands_its_job_
     assert (shown["status"], shown["waiting_reason"]) == ("pending", None)
 
 
+async def test_what_has_come_in_is_told_before_the_job_waits(api: World) -> None:
+    caller = await api.caller()
+    hook = {"webhook_url": "https://hooks.example.com/", "webhook_events": ["document.available"]}
+    answer = await caller.post("/jobs", json={"process_number": special_number(Special.THOUSAND), **hook})
+    job_id = UUID(answer.json["job_id"])
+    async with open_context(api.settings.model_copy(update={"portal_pause_s": 600})) as context:
+        run = asyncio.create_task(fetch_process(context, job_id))
+        await until(lambda: len(api.portal.binaries) > 20)
+        api.portal.outage = 401
+        await run
+    async with api.db.connection() as conn:
+        told = await conn.fetch("select payload from deliveries where event = 'document.available'")
+        available = await conn.fetch("select id from documents where status = 'available'")
+    shown = (await caller.get(f"/jobs/{job_id}")).json
+    assert (shown["status"], shown["waiting_reason"]) == ("pending", "upstream_auth")
+    ids = [one["id"] for row in told for one in row["payload"]["documents"]]
+    assert sorted(ids) == sorted(str(row["id"]) for row in available)
+
+
 async def test_a_short_run_that_brings_documents_in_makes_up_for_the_crashes_before_it(api: World) -> None:
     """It ends before its first heartbeat, so that its last write is its only one."""
     caller = await api.caller()

@@ -2,9 +2,11 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from service.core import job_events
 from tests.conftest import MakeSettings
 from tests.world import Caller, World, open_world, until
 
@@ -45,6 +47,12 @@ async def test_a_job_waits_out_a_portal_that_serves_nobody(
         world.portal.outage = None
         assert (await caller.wait_until_final(CASE))["completed_documents"] == 26
         assert await _retries_spent(world) == (0, 1)
+        async with world.db.connection() as conn:
+            events = await job_events.list_of_job(conn, UUID(waiting["job_id"]))
+    assert [(one.run, one.what, one.reason) for one in events[:2]] == [
+        (1, "waits", reason),
+        (2, "claimed", None),
+    ]
 
 
 async def test_a_portal_that_fails_is_left_alone_but_for_probes(

@@ -18,7 +18,7 @@ from worker.janitor import Janitor
 
 OLD, YOUNG = case_numbers(2)
 TABLES = (
-    *("processes", "documents", "jobs", "subscriptions", "batches", "batch_items"),
+    *("processes", "documents", "jobs", "job_events", "subscriptions", "batches", "batch_items"),
     *("deliveries", "delivery_attempts"),
 )
 
@@ -128,6 +128,26 @@ async def test_a_job_stays_as_long_as_something_needs_it(world: World, context: 
     await _forget(context)
     assert (await _rows(world))["jobs"] == 1
     assert await _stored(context) == known
+
+
+async def test_a_batch_stays_as_long_as_its_webhook_is_still_to_be_sent(
+    world: World, context: Context
+) -> None:
+    await _fetched(world, OLD)
+    await _age(world, OLD)
+    async with world.db.connection() as conn:
+        await conn.execute(
+            """insert into deliveries (client_id, webhook_url, batch_id, event, payload, next_attempt_at)
+               select client_id, 'https://example.com', id, 'batch.finished', '{}', now() + '1 h'::interval
+               from batches"""
+        )
+    await _forget(context)
+    rows = await _rows(world)
+    assert (rows["batches"], rows["deliveries"], rows["jobs"]) == (1, 1, 1)
+    async with world.db.connection() as conn:
+        await conn.execute("update deliveries set status = 'dead', finished_at = now()")
+    await _forget(context)
+    assert set((await _rows(world)).values()) == {0}
 
 
 async def test_deliveries_that_tell_of_no_job_go_by_themselves(world: World, context: Context) -> None:

@@ -9,17 +9,21 @@ import pytest
 from redis.asyncio import Redis
 
 from service.core import clients, jobs, submission
+from service.core.cnj import parse_process_number
 from service.core.db import Database
 from service.core.jobs import Job
 from service.core.queue import JOBS_QUEUE, open_queue
 from service.core.settings import Settings
 from service.core.wishes import Wish
+from service.sandbox.cases import Special, special_number
+from tests.cases import case_numbers
 from tests.claims import claim_one
 from tests.conftest import MakeSettings
 from tests.rings import RING
 from tests.world import World
 from worker.context import Context, open_context
 from worker.sweep import Sweep
+from worker.tasks.fetch_process import fetch_process
 
 NUMBER = "10035792220258260564"
 pytestmark = pytest.mark.integration
@@ -93,6 +97,37 @@ async def test_an_expired_lease_is_freed_once_however_many_sweep(context: Contex
     await asyncio.gather(*(Sweep(context).free_expired_leases() for _ in range(8)))
     row = await _row(context)
     assert (row["status"], row["crashes"], row["lease_until"]) == ("pending", 1, None)
+
+
+async def test_what_had_come_in_is_told_when_a_dead_workers_job_is_freed(api: World) -> None:
+    caller = await api.caller()
+    hook = {"webhook_url": "https://hooks.example.com/", "webhook_events": ["document.available"]}
+    answer = await caller.post("/jobs", json={"process_number": special_number(Special.THOUSAND), **hook})
+    async with open_context(api.settings.model_copy(update={"lease_s": 600.0})) as context:
+        run = asyncio.create_task(fetch_process(context, UUID(answer.json["job_id"])))
+        await api.until("select count(*) > 20 from documents where status = 'available'")
+        async with api.db.connection() as conn:
+            await conn.execute("update jobs set lease_until = now() - interval '1 s'")
+        await Sweep(context).free_expired_leases()
+        await run
+    async with api.db.connection() as conn:
+        told = await conn.fetch("select payload from deliveries where event = 'document.available'")
+        available = await conn.fetch("select id from documents where status = 'available'")
+    ids = [one["id"] for row in told for one in row["payload"]["documents"]]
+    assert sorted(ids) == sorted(str(row["id"]) for row in available)
+
+
+async def test_leases_that_cannot_be_freed_do_not_keep_the_others_waiting(context: Context) -> None:
+    """Each look brings some of them to light, the older no sooner than the younger."""
+    async with context.db.transaction() as conn:
+        client, _ = await clients.ensure(conn, RING, "acme")
+        for number in case_numbers(2):
+            digits = parse_process_number(number)
+            await submission.submit(conn, Wish(digits), client.id, settings=context.settings)
+        expired = {job.id for job in await jobs.claim(conn, 2, worker_id=context.worker_id, lease_s=-1)}
+    async with context.db.connection() as conn:
+        seen = {one for _ in range(100) for one in await jobs.list_expired(conn, limit=1)}
+    assert seen == expired
 
 
 async def test_a_living_worker_keeps_its_job(context: Context) -> None:

@@ -52,6 +52,18 @@ async def _claimed_by(db: Database, *, hand_back: bool = True) -> str | None:
 
 
 NORMAL = Priority.NORMAL
+# A sequence keeps what it has counted when the transaction is undone.
+_FIRST_TURN_IS_UNDONE = """
+    create sequence turn_tries;
+    create function undo_first_turn() returns trigger language plpgsql as $$
+    begin
+        if nextval('turn_tries') = 1 then
+            raise exception 'deadlock detected' using errcode = '40P01';
+        end if;
+        return new;
+    end $$;
+    create trigger undo_first_turn before insert on turns for each row execute function undo_first_turn()
+"""
 
 
 async def test_clients_take_turns_however_many_jobs_one_has(db: Database, settings: Settings) -> None:
@@ -114,6 +126,31 @@ async def test_workers_that_fill_all_their_places_at_the_same_moment_leave_none_
         asked = [worker.ask(object()) for _ in range(20) for worker in workers]
         claimed = [job for job in await asyncio.gather(*asked) if job]
     assert len({job.id for job in claimed}) == 200
+
+
+async def test_who_claims_for_several_clients_locks_them_in_one_order(
+    db: Database, settings: Settings
+) -> None:
+    """Two workers that took them in different orders would wait for each other."""
+    for number in range(12):
+        await _submit(db, settings, f"client {number}", 1, first=1_000_000 + number, priority=NORMAL)
+    async with db.transaction() as conn:
+        assert len(await jobs.claim(conn, 12, worker_id=uuid4(), lease_s=60)) == 12
+        rows = await conn.fetch("select served_at from turns order by client_id")
+    served_at = [row["served_at"] for row in rows]
+    assert served_at == sorted(served_at)
+
+
+async def test_a_claim_that_a_deadlock_undoes_is_made_again(db: Database, settings: Settings) -> None:
+    """The ring that it was made for comes only once."""
+    await _submit(db, settings, "acme", 1, first=1_000_000, priority=NORMAL)
+    async with open_queue(settings) as queue, db.connection() as conn:
+        await conn.execute(_FIRST_TURN_IS_UNDONE)
+        try:
+            claimed = await open_claims(db, queue, settings, uuid4()).ask(object())
+        finally:
+            await conn.execute("drop sequence turn_tries; drop function undo_first_turn cascade")
+    assert claimed
 
 
 async def test_several_jobs_are_claimed_in_the_turns_of_their_clients(

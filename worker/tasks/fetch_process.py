@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
-from service.core import documents, jobs, known_lists, metrics, processes, tracing
+from service.core import documents, jobs, known_lists, metrics, processes, telling, tracing
 from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.documents import Document
@@ -20,6 +20,7 @@ from service.core.errors import (
     PortalPausedError,
     SecrecyError,
 )
+from service.core.job_events import Move
 from service.core.jobs import Job
 from service.core.log import bound
 from service.core.portal_records import ProcessRecord
@@ -284,15 +285,19 @@ def _settle_at_deadline(job: Job, ledger: Ledger) -> End:
 
 
 def _hand_back(
-    job: Job, *, delay_s: float = 0.0, waiting_reason: str | None = None, is_retry: bool = False
+    job: Job,
+    *,
+    delay_s: float = 0.0,
+    waiting_reason: str | None = None,
+    move: Move = Move.HANDED_BACK,
 ) -> End:
     async def end(conn: Connection, _: Filters) -> HandedBack:
         await documents.hand_back(conn, job.process_number)
         counts = await documents.count(conn, job.id)
-        await jobs.hand_back(
-            conn, job, counts, delay_s=delay_s, waiting_reason=waiting_reason, is_retry=is_retry
-        )
-        return HandedBack("retried" if is_retry else "waits" if waiting_reason else "handed_back")
+        await jobs.hand_back(conn, job, counts, delay_s=delay_s, waiting_reason=waiting_reason, move=move)
+        # It may be hours until the next run. The sweep rings for it.
+        await telling.tell_documents(conn, job.id)
+        return HandedBack(move)
 
     return end
 
@@ -300,7 +305,7 @@ def _hand_back(
 def _wait_for_portal(context: Context, job: Job, error: PortalPausedError) -> End:
     """Waiting for the portal costs neither a retry nor an attempt; only the deadline ends it."""
     delay_s = error.retry_after_s or context.settings.portal_pause_s
-    return _hand_back(job, delay_s=delay_s, waiting_reason=error.code)
+    return _hand_back(job, delay_s=delay_s, waiting_reason=error.code, move=Move.WAITS)
 
 
 def _retry_later(context: Context, job: Job, error: Exception) -> End | None:
@@ -310,7 +315,7 @@ def _retry_later(context: Context, job: Job, error: Exception) -> End | None:
         return None
     code = _reason(error).code
     delay_s = max(delays[job.retries], getattr(error, "retry_after_s", None) or 0.0)
-    return _hand_back(job, delay_s=delay_s, waiting_reason=code, is_retry=True)
+    return _hand_back(job, delay_s=delay_s, waiting_reason=code, move=Move.RETRIED)
 
 
 def _reason(error: Exception) -> Reason:

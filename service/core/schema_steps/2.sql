@@ -78,3 +78,16 @@ create table known_lists (
     listed_at      timestamptz not null,  -- of the process, if nobody listed it otherwise since
     read_at        timestamptz not null   -- when the list itself was last read
 );
+
+-- What befell a job from its first claim to its end, where it went otherwise than it should; never changed. Of
+-- its last 100 runs.
+create table job_events (
+    job_id  uuid        not null references jobs on delete cascade,
+    run     bigint      not null,   -- the fence of its claim
+    what    text        not null check (what in ('claimed', 'waits', 'retried', 'handed_back', 'lease_lost')),
+    at      timestamptz not null default now(),
+    reason  text,                   -- the code of why it waits or is tried again
+    next_at timestamptz,            -- when the next run may begin
+
+    primary key (job_id, run, what)
+);
