@@ -42,9 +42,11 @@ async def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
         ring = KeyRing(settings.key_ring)
         client, new_secret = await clients.ensure(conn, ring, arguments.client, webhook_secret=secret)
         scopes = arguments.scopes
-        await clients.add_key(conn, client.id, key, scopes=scopes, expires_at=expires_at)
+        # Not what was asked for: a given key that is there already keeps its end.
+        ends_at = await clients.add_key(conn, client.id, key, scopes=scopes, expires_at=expires_at)
     print(f"client:         {client.name}")
     print(f"api key:        {key}")
+    print(f"ends:           {_moment(ends_at) if ends_at else 'never'}")
     if shown := new_secret or secret:
         print(f"signing secret: {signing.show_secret(shown)}")
     print(_ONCE, file=sys.stderr)

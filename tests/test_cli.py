@@ -96,6 +96,12 @@ async def test_a_given_key_may_be_given_twice(api: World) -> None:
         assert (created.status, _shown(created)["signing secret"]) == (0, secret)
 
 
+async def test_a_key_that_is_there_keeps_its_end_and_that_is_shown(api: World) -> None:
+    arguments = ("keys", "create", "--client", "acme", "--key", "autos_sandbox_key")
+    assert _shown(await run(api.settings, *arguments))["ends"] == "never"
+    assert _shown(await run(api.settings, *arguments, "--expires-days", "1"))["ends"] == "never"
+
+
 @pytest.mark.parametrize(
     ("client", "key", "words"),
     [

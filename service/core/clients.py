@@ -122,8 +122,8 @@ async def add_key(
     *,
     scopes: Collection[str] = SCOPES,
     expires_at: datetime | None = None,
-) -> None:
-    """Store a key; the same live key of the same client again changes nothing.
+) -> datetime | None:
+    """Store a key; the same live key of the same client again changes nothing. Return when it ends, if ever.
 
     Raises:
         KeyRefusedError: it is another client's, was revoked, or is no key that would ever be accepted.
@@ -141,13 +141,13 @@ async def add_key(
         expires_at,
         sorted(scopes),
     )
-    is_ours = await conn.fetchval(
-        "select client_id = $2 and revoked_at is null from api_keys where key_sha256 = $1",
-        hash_key(key),
-        client_id,
+    stored = await conn.fetchrow(
+        "select client_id, revoked_at, expires_at from api_keys where key_sha256 = $1", hash_key(key)
     )
-    if not is_ours:
+    if stored is None or stored["client_id"] != client_id or stored["revoked_at"] is not None:
         raise KeyRefusedError("this key belongs to another client or was revoked: take another one")
+    ends_at: datetime | None = stored["expires_at"]
+    return ends_at
 
 
 async def list_keys(conn: Connection) -> list[ApiKey]:
@@ -186,9 +186,10 @@ async def rotate_key(
     )
     if old is None:
         raise NotFoundError(f"no live key has the id {key_id}")
-    ends_at: datetime | None = expires_at or old["ends_at"]
-    await add_key(conn, old["client_id"], key, scopes=old["scopes"], expires_at=ends_at)
-    return old["name"], ends_at
+    expires_at = expires_at or old["ends_at"]
+    return old["name"], await add_key(
+        conn, old["client_id"], key, scopes=old["scopes"], expires_at=expires_at
+    )
 
 
 async def revoke_key(conn: Connection, key_id: str) -> None:
