@@ -17,6 +17,7 @@ from service.core.outbound import open_outbound
 from service.core.pulse import open_pulses
 from service.core.queue import open_queue
 from service.core.rate_limit import open_rate_limit
+from service.core.readiness import open_looks
 from service.core.settings import Settings
 from service.core.sources import open_sources
 from service.core.storage import open_storage
@@ -46,10 +47,12 @@ from service.keys import (
     DRAINING,
     KEY_RING,
     LOAD,
+    LOOKS,
     LOOKUPS,
     NEWS,
     OPENAPI,
     OUTBOUND,
+    PREVIEWS,
     PULSES,
     QUEUE,
     RATE_LIMIT,
@@ -65,13 +68,21 @@ from service.lookups import Lookups
 from service.measuring import measure
 from service.middleware import ERROR_PAGE, answer_problems, authenticate, begin_answer, shed_load
 from service.openapi import describe
+from service.places import Places
 from service.streams import SILENCE_S
 from service.submissions import Submissions
 
 _MAX_BODY_BYTES = 64 * 1024
 
-# Archives at once in one process: each takes bytes through it, which links do not.
+# Archives at once in one process: each takes bytes through it, which links do not. Who reads slowly keeps its
+# place long, and so one client has a few of them only.
 _MOST_ARCHIVES = 8
+_MOST_ARCHIVES_EACH = 2
+_ARCHIVES_AGAIN_S = 10
+# Documents at once that the dashboard shows, for a minute each at most.
+_MOST_PREVIEWS = 8
+_MOST_PREVIEWS_EACH = 4
+_PREVIEWS_AGAIN_S = 5
 # Texts at once: each is held in memory whole, and takes a place of the portal's.
 _MOST_TEXTS = 8
 # With it a caller hears within three seconds that a silent database is away.
@@ -100,7 +111,8 @@ def create_app(settings: Settings, *, silence_s: float = SILENCE_S) -> web.Appli
     app[ERROR_PAGE] = pages.show_problem
     app[SILENCE] = silence_s
     app[LOAD] = Load(settings.max_requests)
-    app[ARCHIVES] = asyncio.Semaphore(_MOST_ARCHIVES)
+    app[ARCHIVES] = Places(_MOST_ARCHIVES, most_each=_MOST_ARCHIVES_EACH, retry_after_s=_ARCHIVES_AGAIN_S)
+    app[PREVIEWS] = Places(_MOST_PREVIEWS, most_each=_MOST_PREVIEWS_EACH, retry_after_s=_PREVIEWS_AGAIN_S)
     app[TEXTS] = asyncio.Semaphore(_MOST_TEXTS)
     app.cleanup_ctx.extend(
         [
@@ -114,6 +126,7 @@ def create_app(settings: Settings, *, silence_s: float = SILENCE_S) -> web.Appli
             _sources,
             _pulses,
             _opened(STORAGE, open_storage),
+            _looks,
             _opened(OUTBOUND, open_outbound),
         ]
     )
@@ -208,6 +221,11 @@ async def _sources(app: web.Application) -> AsyncIterator[None]:
 
 async def _pulses(app: web.Application) -> AsyncIterator[None]:
     async with open_pulses(app[DATABASE], app[SOURCES], app[SETTINGS]) as app[PULSES]:
+        yield
+
+
+async def _looks(app: web.Application) -> AsyncIterator[None]:
+    async with open_looks(app[DATABASE], app[QUEUE], app[STORAGE]) as app[LOOKS]:
         yield
 
 

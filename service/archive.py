@@ -1,59 +1,78 @@
 """A ZIP archive that is written while it is sent: nothing of it is ever held but the part under way.
 
-Documents are stored, not compressed: most of them are compressed already.
+Documents are stored, not compressed: most of them are compressed already. Where one is found missing stands a
+note, under its name and `.missing.txt`: who has the archive alone sees that it is not all.
 """
 
 import hashlib
 import zipfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import IO, cast
 
-from service.core.errors import StorageUnavailableError
+from service.core.errors import ObjectMissingError, StorageUnavailableError
 
 _EARLIEST = datetime(1980, 1, 1)  # noqa: DTZ001  (ZIP knows no zone)
+_MISSING = (
+    b"The file of this document was stored, and was not there any more when this archive was made.\r\n"
+    b"Ask for the process again, and it will be fetched again.\r\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of an archive; `open` yields its bytes."""
+    """One file of an archive; `open` yields its bytes, or raises `ObjectMissingError` before the first."""
 
     name: str
     size_bytes: int
     sha256: bytes
     modified_at: datetime | None
-    open: Callable[[], AsyncIterator[bytes]]
+    open: Callable[[], AsyncGenerator[bytes, None]]
 
 
 async def archive(entries: Sequence[Entry]) -> AsyncGenerator[bytes, None]:
     """Yield the archive, a chunk at a time.
 
     Raises:
+        ObjectMissingError: none of the files is there; raised before the first chunk.
         StorageUnavailableError: a file cannot be read, or its bytes are not those that were stored.
     """
-    sink = _Sink()
+    sink, missing = _Sink(), 0
     with zipfile.ZipFile(cast("IO[bytes]", sink), "w", zipfile.ZIP_STORED) as written:
         for entry in entries:
-            with written.open(_described(entry), "w", force_zip64=True) as file:
-                async for chunk in _checked(entry):
-                    file.write(chunk)
+            async with aclosing(_checked(entry)) as chunks:
+                try:
+                    first = await anext(chunks, b"")
+                except ObjectMissingError:
+                    missing += 1
+                    if missing == len(entries):
+                        raise
+                    written.writestr(_described(entry, suffix=".missing.txt"), _MISSING)
+                    continue
+                with written.open(_described(entry), "w", force_zip64=True) as file:
+                    file.write(first)
                     yield sink.take()
+                    async for chunk in chunks:
+                        file.write(chunk)
+                        yield sink.take()
     yield sink.take()
 
 
-async def _checked(entry: Entry) -> AsyncIterator[bytes]:
+async def _checked(entry: Entry) -> AsyncGenerator[bytes, None]:
     sha256, size_bytes = hashlib.sha256(), 0
-    async for chunk in entry.open():
-        sha256.update(chunk)
-        size_bytes += len(chunk)
-        yield chunk
+    async with aclosing(entry.open()) as chunks:
+        async for chunk in chunks:
+            sha256.update(chunk)
+            size_bytes += len(chunk)
+            yield chunk
     if size_bytes != entry.size_bytes or sha256.digest() != entry.sha256:
         raise StorageUnavailableError("an object in S3 is not what was stored there")
 
 
-def _described(entry: Entry) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(entry.name)
+def _described(entry: Entry, *, suffix: str = "") -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(entry.name + suffix)
     # In Brasília, whose days the court counts by; it has had no summer time since 2019.
     local = entry.modified_at.replace(tzinfo=None) - timedelta(hours=3) if entry.modified_at else _EARLIEST
     info.date_time = max(local, _EARLIEST).timetuple()[:6]

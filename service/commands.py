@@ -3,12 +3,12 @@
 import argparse
 import logging
 import sys
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from service.argument_types import positive
+from service.argument_types import between, positive
 from service.audit_commands import add_audit, add_erasures
 from service.core import (
     audit,
@@ -22,6 +22,7 @@ from service.core import (
     signing_secrets,
 )
 from service.core.clients import Client
+from service.core.db import Connection
 from service.core.key_ring import KeyRing
 from service.core.settings import Settings, refusals
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from service.argument_types import Commands
 
 _MOST_HOURS = 24 * 366
+_MOST_DAYS = 3650
 _ONCE = "They are shown this once: the key is kept as a hash only."
 
 
@@ -36,15 +38,16 @@ async def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
     """Create a key, and the client when it is new; show what is shown once."""
     secret = signing.parse_secret(arguments.webhook_secret) if arguments.webhook_secret else None
     key = arguments.key or clients.new_key()
-    days = arguments.expires_days
     async with db.open_database(settings) as database, database.transaction() as conn:
         ring = KeyRing(settings.key_ring)
         client, new_secret = await clients.ensure(conn, ring, arguments.client, webhook_secret=secret)
         scopes = arguments.scopes
-        expires_at = await db.clock(conn) + timedelta(days=days) if days else None
-        await clients.add_key(conn, client.id, key, scopes=scopes, expires_at=expires_at)
+        expires_at = await _end(conn, arguments.expires_days)
+        # Not what was asked for: a given key that is there already keeps its end.
+        ends_at = await clients.add_key(conn, client.id, key, scopes=scopes, expires_at=expires_at)
     print(f"client:         {client.name}")
     print(f"api key:        {key}")
+    print(f"ends:           {_moment(ends_at) if ends_at else 'never'}")
     if shown := new_secret or secret:
         print(f"signing secret: {signing.show_secret(shown)}")
     print(_ONCE, file=sys.stderr)
@@ -65,9 +68,13 @@ async def rotate_key(settings: Settings, arguments: argparse.Namespace) -> None:
     """Create a key that takes the place of another, which goes on for a while."""
     key, grace = clients.new_key(), timedelta(hours=arguments.grace_hours)
     async with db.open_database(settings) as database, database.transaction() as conn:
-        client = await clients.rotate_key(conn, arguments.id, key, grace=grace)
+        expires_at = await _end(conn, arguments.expires_days)
+        client, ends_at = await clients.rotate_key(
+            conn, arguments.id, key, grace=grace, expires_at=expires_at
+        )
     print(f"client:  {client}")
     print(f"api key: {key}")
+    print(f"ends:    {_moment(ends_at) if ends_at else 'never'}")
     print(f"The old one ends in {arguments.grace_hours:g} hours. {_ONCE}", file=sys.stderr)
 
 
@@ -183,12 +190,20 @@ def _limits(client: Client, settings: Settings) -> str:
     return f"{client.name:20} requests a minute: {requests}  active jobs: {active}  secrecy up to: {level}"
 
 
+async def _end(conn: Connection, days: int | None) -> datetime | None:
+    return None if days is None else await db.clock(conn) + timedelta(days=days)
+
+
+def _moment(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
 def _state(key: clients.ApiKey, now: datetime) -> str:
     if key.revoked_at:
         return "revoked"
     if key.expires_at is None:
         return "live"
-    return "expired" if key.expires_at <= now else f"live to {key.expires_at:%Y-%m-%d %H:%M}"
+    return "expired" if key.expires_at <= now else f"live to {_moment(key.expires_at)}"
 
 
 def _hours(text: str) -> float:
@@ -196,6 +211,10 @@ def _hours(text: str) -> float:
     if not 0 <= hours <= _MOST_HOURS:
         raise argparse.ArgumentTypeError(f"should be 0 to {_MOST_HOURS}")
     return hours
+
+
+def _days(text: str) -> int:
+    return between(text, 1, _MOST_DAYS)
 
 
 def _level(text: str) -> int | None:
@@ -232,7 +251,7 @@ def _add_keys(commands: "Commands") -> None:
     create.add_argument("--client", required=True, help="the client's name")
     create.add_argument("--key", help="use this very key instead of a new one")
     create.add_argument("--webhook-secret", help="use this signing secret (whsec_…) for the client")
-    create.add_argument("--expires-days", type=int, help="let the key end after so many days")
+    create.add_argument("--expires-days", type=_days, help="let the key end after so many days (1 to 3650)")
     create.add_argument(
         "--scopes",
         type=_scopes,
@@ -243,6 +262,11 @@ def _add_keys(commands: "Commands") -> None:
     rotate = keys.add_parser("rotate", help="create a key in the place of another")
     rotate.add_argument("id")
     rotate.add_argument("--grace-hours", type=_hours, default=24.0, help="how long the old one goes on (24)")
+    rotate.add_argument(
+        "--expires-days",
+        type=_days,
+        help="let the new one end after so many days (default: when the old one would have)",
+    )
     rotate.set_defaults(run=rotate_key)
     keys.add_parser("list", help="list the keys").set_defaults(run=list_keys)
     revoke = keys.add_parser("revoke", help="revoke a key")

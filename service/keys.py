@@ -15,11 +15,13 @@ from service.core.outbound import Outbound
 from service.core.pulse import Pulses
 from service.core.queue import Queue
 from service.core.rate_limit import RateLimit, Verdict
+from service.core.readiness import Looks
 from service.core.settings import Settings
 from service.core.sources import Sources
 from service.core.storage import Storage
 from service.load import Load
 from service.lookups import Lookups
+from service.places import Places
 from service.submissions import Submissions
 
 SETTINGS = web.AppKey("settings", Settings)
@@ -40,6 +42,7 @@ SILENCE = web.AppKey("silence", float)
 
 RATE_LIMIT = web.AppKey("rate_limit", RateLimit)
 LOAD = web.AppKey("load", Load)
+LOOKS = web.AppKey("looks", Looks)
 LOOKUPS = web.AppKey("lookups", Lookups)
 ACCESSES = web.AppKey("accesses", AccessLog)
 SUBMISSIONS = web.AppKey("submissions", Submissions)
@@ -48,8 +51,11 @@ PULSES = web.AppKey("pulses", Pulses)
 TEXTS = web.AppKey("texts", asyncio.Semaphore)
 """Places for texts on their way from the portal."""
 
-ARCHIVES = web.AppKey("archives", asyncio.Semaphore)
+ARCHIVES = web.AppKey("archives", Places)
 """Places for archives that are being sent."""
+
+PREVIEWS = web.AppKey("previews", Places)
+"""Places for documents that are being shown on the dashboard."""
 
 REQUEST_ID = web.RequestKey("request_id", str)
 """By which the log and the caller name this request."""

@@ -97,6 +97,9 @@ PORTUGUESE = {
         "O cabeçalho `RateLimit` diz quantas restam e em quantos segundos todas voltam; `Retry-After`, "
         "quando mais uma será aceita. Consultar com `wait` e usar streams exige menos requisições."
     ),
+    "as much as you may have at once is being sent to you already": (
+        "já está sendo enviado a você o máximo permitido ao mesmo tempo"
+    ),
     "The service has too much to do for a moment": "O serviço está sobrecarregado no momento",
     "Nothing was begun; try again after `Retry-After` seconds. Submissions are refused first, status reads "
     "last.": (

@@ -107,6 +107,12 @@ async def test_a_given_key_may_be_given_twice(api: World) -> None:
         assert (created.status, _shown(created)["signing secret"]) == (0, secret)
 
 
+async def test_a_key_that_is_there_keeps_its_end_and_that_is_shown(api: World) -> None:
+    arguments = ("keys", "create", "--client", "acme", "--key", "autos_sandbox_key")
+    assert _shown(await run(api.settings, *arguments))["ends"] == "never"
+    assert _shown(await run(api.settings, *arguments, "--expires-days", "1"))["ends"] == "never"
+
+
 @pytest.mark.parametrize(
     ("client", "key", "words"),
     [
@@ -175,6 +181,21 @@ async def test_a_rotated_key_has_the_scopes_of_the_old_one_which_goes_on_for_its
     assert sum("expired" in line for line in listed.splitlines()) == 1
 
 
+async def test_a_rotated_key_ends_when_the_old_one_would_have_unless_it_is_said_otherwise(api: World) -> None:
+    made = await run(api.settings, "keys", "create", "--client", "acme", "--expires-days", "1")
+    key_id = _shown(made)["api key"].split("_")[2]
+    rotated = await run(api.settings, "keys", "rotate", key_id, "--grace-hours", "1")
+    longer = await run(api.settings, "keys", "rotate", key_id, "--expires-days", "90")
+    async with api.db.connection() as conn:
+        ends = {one.id: one.expires_at for one in await clients.list_keys(conn)}
+    for ran, days in ((rotated, 1), (longer, 90)):
+        shown = _shown(ran)
+        ends_at = ends[shown["api key"].split("_")[2]]
+        assert ends_at
+        assert timedelta(days - 0.1) < ends_at - datetime.now(UTC) < timedelta(days)
+        assert shown["ends"] == f"{ends_at:%Y-%m-%d %H:%M}"
+
+
 async def test_a_clients_limits_are_set_shown_and_taken_away(api: World) -> None:
     await api.caller("acme")
     limited = await run(api.settings, "clients", "limit", "acme", "--requests-per-minute", "60")
@@ -206,6 +227,10 @@ async def test_a_clients_secrecy_is_set_and_taken_away_and_stays_when_limits_cha
     "arguments",
     [
         ("keys", "create", "--client", "acme", "--scopes", "admin"),
+        ("keys", "create", "--client", "acme", "--expires-days", "0"),
+        ("keys", "create", "--client", "acme", "--expires-days", "-5"),
+        ("keys", "create", "--client", "acme", "--expires-days", "99999999"),
+        ("keys", "rotate", "id", "--expires-days", "0"),
         ("keys", "rotate", "id", "--grace-hours", "-1"),
         ("clients", "limit", "acme", "--max-active-jobs", "0"),
         ("clients", "secrecy", "acme", "6"),

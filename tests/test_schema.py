@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from service.core.db import SCHEMA_VERSION, SchemaState, open_database, schema_state
-from service.core.errors import SchemaError
+from service.core.errors import DatabaseUnavailableError, SchemaError
 from service.core.schema import upgrade
 from tests.conftest import MakeSettings
 from tests.databases import bare_database, new_database
@@ -169,3 +169,14 @@ async def test_an_earlier_schema_is_refused_until_it_is_upgraded(
         await upgrade(url)
         async with open_database(settings) as database, database.connection() as conn:
             assert await conn.fetchval("select count(*) from jobs") > 0
+
+
+async def test_a_server_that_takes_the_connection_and_never_answers_is_told_in_words() -> None:
+    connections: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: connections.append(writer), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(DatabaseUnavailableError, match="database"):
+        await upgrade(f"postgresql://autos@127.0.0.1:{port}/autos", connect_timeout_s=0.2)
+    server.close()
+    for writer in connections:
+        writer.close()

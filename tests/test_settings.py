@@ -1,13 +1,15 @@
 """The settings: what the example lists is what there is."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from service.core.settings import Settings
+from service.core.settings import Settings, refusals
 
 EXAMPLE = Path(__file__).parents[1] / ".env.example"
 SECTION = re.compile(r"# [A-Z][\w ]+ -+")
@@ -237,9 +239,54 @@ def test_a_token_may_be_asked_for_in_clear_text_on_this_machine(
         ("AUTOS_LEASE_S", "0"),
         ("AUTOS_WEBHOOK_PORTS", "https"),
         ("AUTOS_CANARY_INTERVAL_S", "1801"),
+        ("AUTOS_WEBHOOK_PORTS", "443,99999999"),
+        ("AUTOS_WEBHOOK_PORTS", "0"),
+        ("AUTOS_WEBHOOK_RETRY_DELAYS_S", "5,-5"),
+        ("AUTOS_WEBHOOK_RETRY_DELAYS_S", "nan"),
+        ("AUTOS_JOB_RETRY_DELAYS_S", "inf"),
+        ("AUTOS_LEASE_S", "inf"),
+        ("AUTOS_LOG_LEVEL", "verbose"),
+        ("AWS_ENDPOINT_URL_S3", "minio:9000"),
+        ("AUTOS_S3_PUBLIC_URL", "https://"),
+        ("AUTOS_PORTAL_URL", "portal.example/api/v2"),
+        ("AUTOS_DATA_LAKE_URL", "https://lake.example:port/"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense"),
     ],
 )
-def test_a_setting_out_of_bounds_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_a_setting_out_of_bounds_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError) as refused:
         Settings()
+    (said,) = refusals(refused.value)
+    assert said.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(("program", "name"), [("service", "autos"), ("worker", "autos worker")])
+def test_a_process_that_does_not_start_for_its_settings_names_each_in_a_line(
+    tmp_path: Path, program: str, name: str
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", program],
+        env={
+            "PYTHONPATH": str(EXAMPLE.parent),
+            "AUTOS_LOG_LEVEL": "verbose",
+            "AUTOS_PORTAL_URL": "portal.example",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    address, level = ran.stderr.splitlines()
+    assert address.startswith(f"{name}: AUTOS_PORTAL_URL: has to be http(s)://host")
+    assert (ran.returncode, level) == (1, f"{name}: AUTOS_LOG_LEVEL: has to be DEBUG, INFO, WARNING or ERROR")
+
+
+@pytest.mark.parametrize("level", ["debug", "INFO", "Warning"])
+def test_a_level_of_the_log_may_be_written_in_small_letters(
+    monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    monkeypatch.setenv("AUTOS_LOG_LEVEL", level)
+    assert Settings().log_level == level

@@ -38,6 +38,9 @@ _FIRST_COME_AGAIN_S = 2.0
 _LONGEST_COME_AGAIN_S = 30.0
 _LOST_BEHIND_A_PROXY = (502, 504)
 
+NO_TEXT = "what was given is no text in UTF-8"
+"""Said of bytes that nobody can send on."""
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -99,15 +102,20 @@ class Api:
         return await self._answered(_Call("GET", path, query, None, {}, is_repeatable=True))
 
     async def submit(self, path: str, model: type[M], body: Mapping[str, Any]) -> M:
-        """Send something that an `Idempotency-Key` makes safe to send again; raises like `get`."""
+        """Send something that an `Idempotency-Key` makes safe to send again.
+
+        Raises:
+            UsageError: the body holds what is no text.
+            RefusedCallError, CallError: as `get`.
+        """
         headers = {"Content-Type": "application/json", "Idempotency-Key": f'"{uuid4()}"'}
-        call = _Call("POST", path, {}, orjson.dumps(body), headers, is_repeatable=True)
+        call = _Call("POST", path, {}, _encoded(body), headers, is_repeatable=True)
         return self.read(model, (await self._answered(call)).body)
 
     async def post(self, path: str, model: type[M], body: Mapping[str, Any] | None = None) -> M:
         """Send something once; raises like `get`."""
         headers = {"Content-Type": "application/json"} if body is not None else {}
-        data = None if body is None else orjson.dumps(body)
+        data = None if body is None else _encoded(body)
         call = _Call("POST", path, {}, data, headers, is_repeatable=False)
         return self.read(model, (await self._answered(call)).body)
 
@@ -158,21 +166,31 @@ class Api:
 
     @asynccontextmanager
     async def opened(self, call: _Call) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request once; redirects are answers.
+        """Send a request once; redirects are answers, but those to the same path elsewhere.
 
         Raises:
+            CallError: the API is at another address.
             UnreachableError: no answer came, or the block lost it while reading.
         """
         headers = {"X-API-Key": self._key, **call.headers}
+        url = URL(self._address + call.path, encoded=True).with_query(call.query)
         with self._naming_losses():
             async with self.session.request(
-                call.method,
-                URL(self._address + call.path, encoded=True).with_query(call.query),
-                data=call.body,
-                headers=headers,
-                allow_redirects=False,
+                call.method, url, data=call.body, headers=headers, allow_redirects=False
             ) as response:
+                self._refuse_move(url, response)
                 yield response
+
+    def _refuse_move(self, asked: URL, response: aiohttp.ClientResponse) -> None:
+        """Follow nobody who would have the key brought elsewhere; say where that is."""
+        place = _place(asked, response)
+        if place is None or place.raw_path != asked.raw_path:
+            return
+        there = plain(str(place.origin()))
+        said = f"the API at {self._address} has moved to {there}: name it by AUTOS_URL or --url"
+        if asked.scheme == "http" and place.scheme == "https":
+            said += "; the key has been sent in clear text just now"
+        raise CallError(said)
 
     async def refusal(self, response: aiohttp.ClientResponse) -> RefusedCallError:
         """Read an answer that is a problem."""
@@ -349,7 +367,8 @@ async def open_api(address: str, key: str, *, patience_s: float = _PATIENCE_S) -
 
 def path_of(number: str) -> str:
     """Return the path of a process, whatever was written for its number."""
-    return f"/processes/{quote(number, safe='')}"
+    # What is no text is no number either, which the API says.
+    return f"/processes/{quote(number, safe='', errors='replace')}"
 
 
 def lost(error: aiohttp.ClientError | OSError) -> str:
@@ -378,6 +397,25 @@ def as_json(body: bytes) -> str:
         return json.dumps(orjson.loads(body), indent=2)
     except orjson.JSONDecodeError:
         raise CallError("the API answered with something else than JSON") from None
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        raise UsageError(NO_TEXT) from None
+
+
+def _place(asked: URL, response: aiohttp.ClientResponse) -> URL | None:
+    """Return where a redirect leads; None when it is none."""
+    location = response.headers.get("Location")
+    if response.status not in (301, 302, 303, 307, 308) or not location:
+        return None
+    try:
+        place = asked.join(URL(location))
+    except ValueError:
+        return None
+    return place if place.scheme in ("http", "https") and place.host else None
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

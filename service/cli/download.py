@@ -12,7 +12,7 @@ from service.cli.errors import CallError
 from service.cli.fetching import Wanted, save
 from service.cli.jobs import find_newest, follow_to_end
 from service.cli.saved_names import saved_names
-from service.cli.screen import Progress
+from service.cli.screen import Progress, note
 from service.cli.words import end_of, plain, reason, size
 from service.schemas import DocumentAnswer, FilesAnswer, SummaryAnswer
 
@@ -59,7 +59,11 @@ async def download(api: Api, arguments: Namespace) -> int:
         await _save_all(api, wanted, folder, tally, parallel=arguments.parallel)
     finally:
         progress.close()
-    return _told(tally, folder)
+    is_whole = _told(tally, folder)
+    if job.status == "completed":
+        return 0 if is_whole else 1
+    note(f"this may not be all, since the newest job did not complete: {end_of(job)}")
+    return 1
 
 
 async def _found(api: Api, number: str, *, is_submitted: bool) -> SummaryAnswer:
@@ -98,9 +102,12 @@ async def _save_all(
         for one in waiting:
             await _save(api, one, folder, tally)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(parallel, len(wanted))):
-            group.create_task(work())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(parallel, len(wanted))):
+                group.create_task(work())
+    except ExceptionGroup as failed:  # what ends one of them ends the command, under its own name
+        raise failed.exceptions[0] from None
 
 
 async def _save(api: Api, wanted: Wanted, folder: Path, tally: _Tally) -> None:
@@ -109,6 +116,8 @@ async def _save(api: Api, wanted: Wanted, folder: Path, tally: _Tally) -> None:
         is_new = await save(api, wanted, folder, on_size=lambda done: tally.note_size(name, done))
     except CallError as error:
         tally.missing.append((name, str(error)))
+    except BrokenPipeError:
+        raise  # a file has no such end: nobody reads what we say
     except OSError as error:
         tally.missing.append((name, f"it cannot be written: {error.strerror or type(error).__name__}"))
     else:
@@ -116,9 +125,10 @@ async def _save(api: Api, wanted: Wanted, folder: Path, tally: _Tally) -> None:
         tally.kept += not is_new
 
 
-def _told(tally: _Tally, folder: Path) -> int:
+def _told(tally: _Tally, folder: Path) -> bool:
+    """Say what became of them; False when some are missing."""
     for name, why in tally.missing:
         print(f"missing  {name}: {why}", file=sys.stderr)
     said = f"{tally.fetched} fetched, {tally.kept} were there already, {len(tally.missing)} missing"
     print(f"{plain(str(folder))}: {said}")
-    return 1 if tally.missing else 0
+    return not tally.missing

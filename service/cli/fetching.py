@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -96,7 +96,10 @@ async def _complete(
         try:
             if part.size_bytes < wanted.size_bytes:
                 link = link or await api.link(wanted.id)
-                await _receive(api.session, link, wanted, part, on_size)
+                async with aclosing(_receive(api.session, link, wanted, part)) as sizes:
+                    # Not told within: what telling raises is no failure of the store's.
+                    async for size_bytes in sizes:
+                        on_size(size_bytes)
             if part.is_right(wanted.size_bytes, wanted.sha256):
                 return
             _refuse(part, wanted)
@@ -117,13 +120,9 @@ def _refuse(part: PartFile, wanted: Wanted) -> None:
 
 
 async def _receive(
-    session: aiohttp.ClientSession,
-    link: str,
-    wanted: Wanted,
-    part: PartFile,
-    on_size: Callable[[int], None],
-) -> None:
-    """Ask for what is still missing and write it; never more than the document has."""
+    session: aiohttp.ClientSession, link: str, wanted: Wanted, part: PartFile
+) -> AsyncGenerator[int, None]:
+    """Ask for what is still missing and write it, never more than the document has; yield what is there."""
     within_s = _TRY_S + (wanted.size_bytes - part.size_bytes) / _SLOWEST_BYTES_PER_S
     async with _opened(session, link, part.size_bytes, within_s=within_s) as response:
         if not _goes_on(response, part, wanted):
@@ -133,7 +132,7 @@ async def _receive(
                 part.clear()
                 raise _WrongBytesError(f"more than its {wanted.size_bytes} bytes came")
             part.write(chunk)
-            on_size(part.size_bytes)
+            yield part.size_bytes
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
-from service.cli.api import Api, as_json, path_of
+from service.cli.api import NO_TEXT, Api, as_json, path_of
 from service.cli.errors import CallError, RefusedCallError, UsageError
 from service.cli.screen import Progress, Table, is_live, note
 from service.cli.words import counts, end_of, moment, plain, reason, size
@@ -58,7 +58,10 @@ async def _submit_many(api: Api, numbers: Sequence[str], options: dict[str, Any]
 
 def _numbers(given: Sequence[str]) -> list[str]:
     """Return what was given, with the words of standard input in place of `-`."""
-    numbers = [word for one in given for word in (sys.stdin.read().split() if one == "-" else [one])]
+    try:
+        numbers = [word for one in given for word in (sys.stdin.read().split() if one == "-" else [one])]
+    except UnicodeDecodeError:
+        raise UsageError(NO_TEXT) from None
     if too_long := next((one for one in numbers if len(one) > _LONGEST_NUMBER), None):
         raise UsageError(f"this is no process number: {plain(too_long[:_LONGEST_NUMBER])}…")
     if not numbers:

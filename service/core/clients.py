@@ -122,8 +122,8 @@ async def add_key(
     *,
     scopes: Collection[str] = SCOPES,
     expires_at: datetime | None = None,
-) -> None:
-    """Store a key; the same live key of the same client again changes nothing.
+) -> datetime | None:
+    """Store a key; the same live key of the same client again changes nothing. Return when it ends, if ever.
 
     Raises:
         KeyRefusedError: it is another client's, was revoked, or is no key that would ever be accepted.
@@ -141,13 +141,13 @@ async def add_key(
         expires_at,
         sorted(scopes),
     )
-    is_ours = await conn.fetchval(
-        "select client_id = $2 and revoked_at is null from api_keys where key_sha256 = $1",
-        hash_key(key),
-        client_id,
+    stored = await conn.fetchrow(
+        "select client_id, revoked_at, expires_at from api_keys where key_sha256 = $1", hash_key(key)
     )
-    if not is_ours:
+    if stored is None or stored["client_id"] != client_id or stored["revoked_at"] is not None:
         raise KeyRefusedError("this key belongs to another client or was revoked: take another one")
+    ends_at: datetime | None = stored["expires_at"]
+    return ends_at
 
 
 async def list_keys(conn: Connection) -> list[ApiKey]:
@@ -160,28 +160,36 @@ async def list_keys(conn: Connection) -> list[ApiKey]:
     return [ApiKey(**row) for row in rows]
 
 
-async def rotate_key(conn: Connection, key_id: str, key: str, *, grace: timedelta) -> str:
-    """Store a new key beside a live one, with its client and scopes; return the client's name.
+async def rotate_key(
+    conn: Connection, key_id: str, key: str, *, grace: timedelta, expires_at: datetime | None = None
+) -> tuple[str, datetime | None]:
+    """Store a new key beside a live one, with its client and scopes.
 
     Args:
         grace: how long the old one goes on, unless it ends sooner.
+        expires_at: when the new one ends; None for when the old one would have.
+
+    Returns:
+        The client's name, and when the new key ends, if ever.
 
     Raises:
         NotFoundError: no live key has this id.
     """
     old = await conn.fetchrow(
-        """update api_keys k set expires_at = least(k.expires_at, now() + $2::interval) from clients c
+        """update api_keys k set expires_at = least(k.expires_at, now() + $2::interval)
+           from clients c, (select expires_at as ends_at from api_keys where id = $1 for update) before
            where k.id = $1 and c.id = k.client_id and k.revoked_at is null
              and (k.expires_at is null or k.expires_at > now())
-           returning k.client_id, k.scopes, c.name""",
+           returning k.client_id, k.scopes, c.name, before.ends_at""",
         key_id,
         grace,
     )
     if old is None:
         raise NotFoundError(f"no live key has the id {key_id}")
-    await add_key(conn, old["client_id"], key, scopes=old["scopes"])
-    name: str = old["name"]
-    return name
+    expires_at = expires_at or old["ends_at"]
+    return old["name"], await add_key(
+        conn, old["client_id"], key, scopes=old["scopes"], expires_at=expires_at
+    )
 
 
 async def revoke_key(conn: Connection, key_id: str) -> None:

@@ -107,6 +107,10 @@ class StorageUnavailableError(AutosError):
     code: ClassVar[str] = "storage_unavailable"
 
 
+class ObjectMissingError(StorageUnavailableError):
+    """S3 answers, has our bucket, and does not have the object: trying again cannot help."""
+
+
 class PortalError(AutosError):
     """The portal did not give what was asked. `code` is the reason callers see as `error_code`."""
 

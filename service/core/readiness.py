@@ -1,7 +1,9 @@
 """Which dependencies answer, asked all at once and in a bounded time."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
+from contextvars import Context
 
 from service.core.db import Database
 from service.core.errors import DatabaseUnavailableError, StorageUnavailableError
@@ -12,6 +14,48 @@ OK = "ok"
 """The state of what answers; every other state is words."""
 
 _CHECK_TIMEOUT_S = 2.5
+_SHARED_S = 1.0
+
+
+class Looks:
+    """One look for all who ask within a second: nobody needs a key to ask, and each is work for others."""
+
+    def __init__(self, db: Database, queue: Queue, storage: Storage) -> None:
+        self._dependencies = (db, queue, storage)
+        self._last: asyncio.Task[Mapping[str, str]] | None = None
+        self._shared_until = 0.0
+
+    async def states(self) -> Mapping[str, str]:
+        """Return the states as they were seen a second ago at most."""
+        if self._last is None or (self._last.done() and self._shared_until <= _now()):
+            # It serves whoever comes: it is part of nobody's trace, and what it logs is about nobody.
+            self._last = asyncio.create_task(self._seen(), context=Context())
+        return await asyncio.shield(self._last)
+
+    async def _seen(self) -> Mapping[str, str]:
+        states = await ask_dependencies(*self._dependencies)
+        self._shared_until = _now() + _SHARED_S
+        return states
+
+    async def close(self) -> None:
+        """End a look that is under way."""
+        if self._last is not None:
+            self._last.cancel()
+            await asyncio.wait([self._last])
+
+
+@asynccontextmanager
+async def open_looks(db: Database, queue: Queue, storage: Storage) -> AsyncIterator[Looks]:
+    """Look when somebody asks, until the block ends."""
+    looks = Looks(db, queue, storage)
+    try:
+        yield looks
+    finally:
+        await looks.close()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def ask_dependencies(db: Database, queue: Queue, storage: Storage) -> dict[str, str]:

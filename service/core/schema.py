@@ -6,7 +6,7 @@ import asyncpg
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from service.core.db import SCHEMA_VERSION, Connection, schema_state
-from service.core.errors import SchemaError
+from service.core.errors import DatabaseUnavailableError, SchemaError
 
 _CONNECT_TIMEOUT_S = 10.0
 # One lock for everybody who would change the schema at the same time; the number is arbitrary.
@@ -17,15 +17,24 @@ _TRIES = 20
 _STEPS = Path(__file__).with_name("schema_steps")
 
 
-async def upgrade(database_url: str) -> str:
+async def upgrade(database_url: str, *, connect_timeout_s: float = _CONNECT_TIMEOUT_S) -> str:
     """Bring a database to the present schema; say in one line what was done.
 
     All steps are one transaction. Safe to run from many processes at once, beside API and workers that run.
 
+    Args:
+        connect_timeout_s: for tests only.
+
     Raises:
+        DatabaseUnavailableError: the server does not answer.
         SchemaError: the schema is of a later release, or a table was not to be had in twenty tries.
     """
-    conn = await asyncpg.connect(database_url, timeout=_CONNECT_TIMEOUT_S)
+    try:
+        conn = await asyncpg.connect(database_url, timeout=connect_timeout_s)
+    except TimeoutError:
+        raise DatabaseUnavailableError(
+            f"the database did not answer within {connect_timeout_s:g} s: nothing was changed"
+        ) from None
     tries = AsyncRetrying(
         retry=retry_if_exception_type(asyncpg.LockNotAvailableError),
         stop=stop_after_attempt(_TRIES),

@@ -30,6 +30,7 @@ def open_sentry(settings: Settings, *, transport: "type[Transport] | None" = Non
 
     Raises:
         SentryMissingError: `sentry-sdk` is not installed.
+        ValueError: the setting is none of Sentry's addresses.
     """
     if settings.sentry_dsn is None:
         yield
@@ -40,12 +41,18 @@ def open_sentry(settings: Settings, *, transport: "type[Transport] | None" = Non
         from sentry_sdk.integrations.dedupe import DedupeIntegration  # noqa: PLC0415
         from sentry_sdk.integrations.excepthook import ExcepthookIntegration  # noqa: PLC0415
         from sentry_sdk.integrations.logging import LoggingIntegration  # noqa: PLC0415
+        from sentry_sdk.utils import Dsn  # noqa: PLC0415
     except ImportError as error:
         raise SentryMissingError(
             "AUTOS_SENTRY_DSN is set, and the package sentry-sdk is not installed"
         ) from error
+    dsn = settings.sentry_dsn.get_secret_value()
+    try:
+        Dsn(dsn)
+    except ValueError:
+        raise ValueError("AUTOS_SENTRY_DSN has to be https://key@host/number") from None
     sentry_sdk.init(
-        dsn=settings.sentry_dsn.get_secret_value(),
+        dsn=dsn,
         transport=transport,
         release=f"autos@{__version__}",
         default_integrations=False,

@@ -1,6 +1,7 @@
 """Every knob of Autos, in one frozen object read once at start-up from the environment."""
 
 import ipaddress
+import logging
 import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
@@ -26,6 +27,10 @@ from service.core.key_ring import parse_keys
 MIB = 1024 * 1024
 
 SourceName = Literal["portal", "data_lake"]
+
+_Port = Annotated[int, Field(ge=1, le=65_535)]
+# Seconds, up to 30 days.
+_Delay = Annotated[float, Field(ge=0, le=2_592_000)]
 
 _SOURCES: tuple[SourceName, ...] = ("portal", "data_lake")
 _COURT = re.compile(r"[1-9]\.[0-9]{2}=(?:portal|data_lake)")
@@ -75,6 +80,7 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         populate_by_name=True,
+        allow_inf_nan=False,
         # What a refused set of settings holds is never shown: it holds secrets too.
         hide_input_in_errors=True,
     )
@@ -163,7 +169,7 @@ class Settings(BaseSettings):
     downloads_per_worker: PositiveInt = 32
     lease_s: PositiveFloat = 20.0
     job_deadline_s: PositiveInt = 21_600
-    job_retry_delays_s: Annotated[tuple[float, ...], NoDecode] = (15.0, 60.0, 300.0, 900.0)
+    job_retry_delays_s: Annotated[tuple[_Delay, ...], NoDecode] = (15.0, 60.0, 300.0, 900.0)
     """The waits between a job's runs while some of its documents keep failing for a passing reason."""
     quick_retry_wait_s: PositiveFloat = 0.5
     """The first wait of the quick tries within one run; it doubles."""
@@ -194,11 +200,11 @@ class Settings(BaseSettings):
     """The only names that may be called, each with all names below it; empty for all."""
     webhook_denied_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Names that may not be called, each with all names below it, even if they are among the allowed ones."""
-    webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
+    webhook_ports: Annotated[tuple[_Port, ...], NoDecode] = (443, 8443)
     webhook_timeout_s: PositiveFloat = 15.0
     webhook_pause_s: PositiveFloat = 60.0
     """How long an endpoint that timed out, or said that it is overloaded, is left alone at least."""
-    webhook_retry_delays_s: Annotated[tuple[float, ...], NoDecode] = (
+    webhook_retry_delays_s: Annotated[tuple[_Delay, ...], NoDecode] = (
         5.0,
         300.0,
         1800.0,
@@ -344,6 +350,21 @@ class Settings(BaseSettings):
             raise ValueError("has to be a CPF, of 11 digits")
         return SecretStr(digits) if value else None
 
+    @field_validator("log_level")
+    @classmethod
+    def _read_level(cls, value: str) -> str:
+        if value.upper() not in logging.getLevelNamesMapping():
+            raise ValueError("has to be DEBUG, INFO, WARNING or ERROR")
+        return value
+
+    @field_validator("s3_endpoint_url", "s3_public_url", "portal_url", "data_lake_url", "otlp_endpoint")
+    @classmethod
+    def _guard_address(cls, value: str | None) -> str | None:
+        """Whoever calls it would say so too, in words that name no setting."""
+        if value is not None and not _is_http(value):
+            raise ValueError("has to be http(s)://host, with a port and a path if need be")
+        return value
+
     @field_validator("portal_token_url", "data_lake_token_url")
     @classmethod
     def _guard_token_url(cls, value: str | None) -> str | None:
@@ -390,6 +411,14 @@ _SIGN_ON = ("token_url", "client_id", "client_secret", "refresh_token")
 
 def _variables(names: list[str]) -> str:
     return ", ".join(map(_variable, names))
+
+
+def _is_http(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and " " not in text
+    except ValueError:  # a port that is none
+        return False
 
 
 def _is_loopback(host: str) -> bool:

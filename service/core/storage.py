@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 from botocore.exceptions import ClientError
 
 from service.core import metrics
-from service.core.errors import BadContentError, RefusedError, StorageUnavailableError
+from service.core.errors import (
+    BadContentError,
+    ObjectMissingError,
+    RefusedError,
+    StorageUnavailableError,
+)
 from service.core.multipart import ByteBudget, Part, open_upload, part_sizes, read_parts
 from service.core.presign import presign_get
 from service.core.quick_put import QuickPut, open_quick_put
@@ -204,14 +209,22 @@ class Storage:
             async for part in others:
                 await upload.begin(part, group)
 
-    async def read(self, key: str) -> AsyncIterator[bytes]:
+    async def read(self, key: str) -> AsyncGenerator[bytes, None]:
         """Yield an object's bytes in chunks of some 100 KiB; memory holds one of them.
 
         Raises:
-            StorageUnavailableError: S3 does not have it, did not answer, or fell silent.
+            ObjectMissingError: S3 does not have it; raised before the first chunk.
+            StorageUnavailableError: S3 did not answer, or fell silent.
         """
-        async with calling("get_object", within_s=self._patience.call_s):
-            answer = await self._s3.get_object(Bucket=self._bucket, Key=key)
+        try:
+            async with calling("get_object", within_s=self._patience.call_s):
+                answer = await self._s3.get_object(Bucket=self._bucket, Key=key)
+        except StorageUnavailableError as error:
+            if not _is_missing(error):
+                raise
+            # A bucket that is not there is a mistake of the operator's, and no object's loss.
+            await self.check()
+            raise ObjectMissingError("an object is not in S3 any more") from error.__cause__
         body = answer["Body"]
         async with body:
             while True:

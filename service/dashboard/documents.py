@@ -11,7 +11,7 @@ from service.core.documents import Document
 from service.dashboard.entrance import signed_in
 from service.dashboard.pages import framed, render
 from service.handlers.documents import document_of, get_content, object_of, redirect
-from service.keys import ARCHIVES, STORAGE
+from service.keys import CLIENT, PREVIEWS, STORAGE
 from service.noting import note_access
 from service.problems import ProblemError
 
@@ -27,7 +27,6 @@ _HARMLESS = {
 _MOST_BYTES = 10 * 1024 * 1024
 _LINK_TTL_S = 300
 _TIMEOUT_S = 60.0
-_RETRY_AFTER_S = "5"
 
 
 @signed_in()
@@ -61,10 +60,8 @@ async def send_preview(request: web.Request) -> web.StreamResponse:
         )
     if not _is_sent(document):
         raise ProblemError(problems.NOT_AVAILABLE, "there is no preview of the document")
-    if request.app[ARCHIVES].locked():
-        raise ProblemError(problems.OVERLOADED, headers={"Retry-After": _RETRY_AFTER_S})
-    await note_access(request, "document.preview", document.id)
-    async with request.app[ARCHIVES]:
+    with request.app[PREVIEWS].taken(request[CLIENT].id):
+        await note_access(request, "document.preview", document.id)
         return await _send(request, key, document.media_type or "")
 
 

@@ -4,8 +4,8 @@ import orjson
 from aiohttp import web
 
 from service.contract import Operation
-from service.core.readiness import OK, ask_dependencies
-from service.keys import DATABASE, DRAINING, PULSES, QUEUE, STORAGE
+from service.core.readiness import OK
+from service.keys import DRAINING, LOOKS, PULSES
 from service.middleware import public
 from service.schemas import HealthAnswer, ReadyAnswer
 
@@ -28,7 +28,7 @@ async def readyz(request: web.Request) -> web.Response:
     app = request.app
     if app[DRAINING].is_set():
         return web.json_response({"status": "draining", "checks": {}}, status=503)
-    checks = await ask_dependencies(app[DATABASE], app[QUEUE], app[STORAGE]) | app[PULSES].doubts()
+    checks = {**await app[LOOKS].states(), **app[PULSES].doubts()}
     is_ready = checks["database"] == OK
     status = "ready" if all(state == OK for state in checks.values()) else "degraded"
     body = {"status": status if is_ready else "unavailable", "checks": checks}

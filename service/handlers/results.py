@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from functools import partial
 
@@ -13,6 +13,7 @@ from service.archive import Entry, archive
 from service.contract import Operation
 from service.core import cnj, documents, jobs, secrecy
 from service.core.documents import Document
+from service.core.errors import ObjectMissingError
 from service.core.jobs import Job
 from service.file_names import saved_name
 from service.handlers.jobs import path_uuid
@@ -24,7 +25,6 @@ from service.request_schemas import NoQuery
 from service.requests import read_query
 from service.schemas import ManifestAnswer, ManifestEntry
 
-_RETRY_AFTER_S = "10"
 # Who takes nothing for so long is let go.
 _WRITE_TIMEOUT_S = 60.0
 
@@ -49,11 +49,15 @@ async def get_manifest(request: web.Request) -> web.Response:
 @Operation(
     "processes",
     {200: "application/zip"},
-    problems=(problems.NOT_AVAILABLE,),
+    problems=(problems.NOT_AVAILABLE, problems.GONE),
     tells=("Content-Disposition",),
 )
 async def get_archive(request: web.Request) -> web.StreamResponse:
-    """Send all documents of the process that are there, as one ZIP archive in the court's order."""
+    """Send all documents of the process that are there, as one ZIP archive in the court's order.
+
+    In the place of one whose file has vanished stands a note, named like it with `.missing.txt` at the end;
+    410 when all have.
+    """
     read_query(request, NoQuery)
     number = cnj.parse_process_number(request.match_info["number"])
     async with request.app[DATABASE].connection() as conn:
@@ -64,15 +68,16 @@ async def get_archive(request: web.Request) -> web.StreamResponse:
         raise ProblemError(
             problems.NOT_AVAILABLE, "there is no document of the process that you may have yet"
         )
-    if request.app[ARCHIVES].locked():
-        raise ProblemError(problems.OVERLOADED, headers={"Retry-After": _RETRY_AFTER_S})
-    async with request.app[ARCHIVES]:
+    with request.app[ARCHIVES].taken(request[CLIENT].id):
         return await _send(request, job, [_file(request, *one) for one in _numbered(there)])
 
 
 async def _send(request: web.Request, job: Job, entries: Sequence[Entry]) -> web.StreamResponse:
     async with aclosing(archive(entries)) as chunks:
-        first = await anext(chunks)  # an S3 that is away is a proper error as long as nothing was sent
+        try:
+            first = await anext(chunks)  # an S3 that is away is a proper error as long as nothing was sent
+        except ObjectMissingError as error:
+            raise ProblemError(problems.GONE) from error
         await note_access(request, "job.archive", job.id, len(entries))
         return await _send_chunks(request, cnj.mask(job.process_number), first, chunks)
 
@@ -107,8 +112,20 @@ def _file(request: web.Request, ordinal: int, count: int, row: Document) -> Entr
         size_bytes=row.size_bytes or 0,
         sha256=row.sha256 or b"",
         modified_at=row.filed_at,
-        open=partial(request.app[STORAGE].read, key),
+        open=partial(_read, request, key),
     )
+
+
+async def _read(request: web.Request, object_key: str) -> AsyncGenerator[bytes, None]:
+    """Read a document's object; that it has vanished is noted, so that the next job fetches it again."""
+    try:
+        async with aclosing(request.app[STORAGE].read(object_key)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+    except ObjectMissingError:
+        async with request.app[DATABASE].connection() as conn:
+            await documents.mark_missing(conn, object_key)
+        raise
 
 
 def _shown(request: web.Request, rows: Sequence[Document]) -> list[Document]:

@@ -147,11 +147,12 @@ async def create_batch(request: web.Request) -> web.Response:
         shared = body.model_dump(include=set(JobOptions.model_fields))
         asked = [JobRequest(process_number=number, **shared) for number in body.process_numbers]
     batch_url = checked_webhook_url(request, options.batch_webhook_url, pointer="#/batch_webhook_url")
-    await _need_endpoint(request, options.batch_webhook_endpoint_id)
     wishes = [_wish_or_problem(request, one) for one in asked]
     names = [one.process_number if isinstance(one, JobRequest) else "" for one in asked]
 
     async def create(conn: Connection) -> Created:
+        # Not before: who repeats the request gets his answer though the endpoint was deleted since.
+        await _need_endpoint(conn, options.batch_webhook_endpoint_id, request[CLIENT].id)
         met = await _meet(conn, request, wishes)
         items = [_item(request, name, wish, one) for name, wish, one in zip(names, wishes, met, strict=True)]
         batch_id = await batches.create(
@@ -196,17 +197,14 @@ def checked_webhook_url(
         raise problems.invalid(pointer, str(error)) from error
 
 
-async def _need_endpoint(request: web.Request, endpoint_id: UUID | None) -> None:
+async def _need_endpoint(conn: Connection, endpoint_id: UUID | None, client_id: UUID) -> None:
     """Refuse a batch that names an endpoint which is none of the client's.
 
     Raises:
-        ProblemError: 422; nothing has been written.
+        ProblemError: 422; the transaction has written nothing.
     """
-    if endpoint_id is None:
-        return
-    async with request.app[DATABASE].connection() as conn:
-        if not await endpoints.list_known(conn, [endpoint_id], request[CLIENT].id):
-            raise problems.invalid("#/batch_webhook_endpoint_id", "there is no such endpoint")
+    if endpoint_id is not None and not await endpoints.list_known(conn, [endpoint_id], client_id):
+        raise problems.invalid("#/batch_webhook_endpoint_id", "there is no such endpoint")
 
 
 def _wish(request: web.Request, number: str, options: JobOptions) -> Wish:

@@ -5,15 +5,21 @@ import hashlib
 import io
 import tracemalloc
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
+from uuid import uuid4
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from service.archive import Entry, archive
+from service.places import Places
+from service.problems import OVERLOADED, ProblemError
 from service.sandbox.cases import Special, expected_documents, special_number
 from tests.api.test_bad_input import assert_problem
-from tests.world import Caller, World
+from tests.cli.front import open_front
+from tests.dashboard.reader import signed_in
+from tests.world import Caller, World, open_world, until
 
 CASE = "1003579-22.2025.8.26.0564"
 PATH = f"/processes/{CASE}/documents.zip"
@@ -56,17 +62,37 @@ async def test_what_failed_is_left_out(world: World) -> None:
         assert len(archive.namelist()) == len(expected_documents(number)) - 3 == 7
 
 
-async def test_an_object_that_has_vanished_cuts_the_archive_short_where_everybody_sees_it(
+async def test_in_the_place_of_an_object_that_has_vanished_stands_a_note_and_the_next_job_fetches_it_again(
     world: World,
 ) -> None:
     caller = await _fetched(world)
+    job_id = (await caller.get(f"/processes/{CASE}/status")).json["job_id"]
+    before = (await caller.get(f"/jobs/{job_id}/manifest")).json["documents"]
+    gone = {0, 1, len(before) - 1}
+    await _lose(world, [before[index]["id"] for index in gone])
+    response, body = await _download(caller, PATH)
+    assert response.status == 200
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == [
+            f"{one['file_name']}.missing.txt" if index in gone else one["file_name"]
+            for index, one in enumerate(before)
+        ]
+        assert b"fetched again" in archive.read(f"{before[0]['file_name']}.missing.txt")
+    after = (await caller.get(f"/jobs/{job_id}/manifest")).json["documents"]
+    assert {index for index, one in enumerate(after) if one["error_code"] == "object_missing"} == gone
+    await caller.get(f"/processes/{CASE}")
+    await caller.wait_until_final(CASE)
+    _, body = await _download(caller, PATH)
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert archive.namelist() == [one["file_name"] for one in before]
+
+
+async def _lose(world: World, ids: Sequence[str]) -> None:
     async with world.db.connection() as conn:
         await conn.execute(
-            """update documents set object_key = object_key || '.gone'
-               where position = (select max(position) from documents)"""
+            "update documents set object_key = 'gone/' || object_key where id = any($1::uuid[])", ids
         )
-    with pytest.raises(aiohttp.ClientError):
-        await _download(caller, PATH)
 
 
 async def test_other_bytes_than_were_stored_are_never_passed_on_as_a_whole_archive(world: World) -> None:
@@ -84,17 +110,72 @@ async def test_before_anything_is_there_it_is_409_and_a_stranger_sees_nothing(ap
     assert_problem(await stranger.get(PATH), 404, "not-found")
 
 
-async def test_a_storage_that_is_away_is_a_503_as_long_as_nothing_was_sent(world: World) -> None:
+async def test_when_all_objects_have_vanished_it_is_410_and_then_409(world: World) -> None:
     caller = await _fetched(world)
     async with world.db.connection() as conn:
         await conn.execute("update documents set object_key = object_key || '.gone'")
-    assert_problem(await caller.get(PATH), 503, "service-unavailable")
+    assert_problem(await caller.get(PATH), 410, "document-gone")
+    assert_problem(await caller.get(PATH), 409, "document-not-available")
+
+
+@pytest.mark.parametrize("change", [{"bucket": "autos-nowhere"}, {"s3_endpoint_url": "http://127.0.0.1:9"}])
+async def test_a_storage_that_is_away_or_misnamed_is_a_503_and_loses_no_document(
+    world: World, change: dict[str, str]
+) -> None:
+    caller = await _fetched(world)
+    async with open_world(world.settings.model_copy(update=change), with_worker=False) as other:
+        astray = Caller(other.base_url, other.http, caller.key, caller.client)
+        assert_problem(await astray.get(PATH), 503, "service-unavailable")
+    async with world.db.connection() as conn:
+        assert await conn.fetchval("select count(*) from documents where status = 'available'") == 26
+
+
+async def test_who_reads_slowly_takes_archives_and_previews_from_nobody_but_himself(world: World) -> None:
+    caller = await _fetched(world)
+    other = await world.caller("other")
+    await other.get(f"/processes/{CASE}")
+    sent = asyncio.Event()
+
+    async def hang(_request: web.Request) -> web.Response:
+        await sent.wait()
+        return web.Response(status=503)
+
+    html = next(
+        one["id"]
+        for one in (await caller.get(f"/processes/{CASE}/files")).json["documents"]
+        if one["mime_type"] == "text/html"
+    )
+    async with open_front(world.settings.s3_endpoint_url or "") as store:
+        store.matches, store.faults = "^GET /autos-test/", [hang, hang]
+        slow = world.settings.model_copy(update={"s3_endpoint_url": store.url})
+        async with open_world(slow, with_worker=False) as api, signed_in(api, caller.key) as reader:
+            caller.base_url = other.base_url = api.base_url
+            hanging = [asyncio.create_task(_download(caller, PATH)) for _ in range(2)]
+            await until(lambda: not store.faults)
+            refused = await caller.get(PATH)
+            assert_problem(refused, 429, "rate-limited")
+            assert refused.headers["Retry-After"] == "10"
+            assert (await _download(other, PATH))[0].status == 200
+            assert (await reader.get(f"/dashboard/documents/{html}/preview")).status == 200
+            sent.set()
+            assert [(await one)[0].status for one in hanging] == [200, 200]
+            assert (await _download(caller, PATH))[0].status == 200
+
+
+def test_all_places_together_are_not_more_than_there_are() -> None:
+    places, owner = Places(3, most_each=2, retry_after_s=1), uuid4()
+    with places.taken(owner), places.taken(uuid4()), places.taken(uuid4()):
+        with pytest.raises(ProblemError) as refused, places.taken(owner):
+            pass
+        assert refused.value.problem is OVERLOADED
+    with places.taken(owner), places.taken(owner):
+        pass
 
 
 async def test_memory_does_not_grow_with_the_archive() -> None:
     chunk, count = b"x" * 2**20, 64
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         for _ in range(count):
             yield chunk
 

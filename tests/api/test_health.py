@@ -1,9 +1,12 @@
 """Health: what is asked without a key, and what decides."""
 
+import asyncio
+
 import pytest
 
 from service.core.db import Connection
 from service.core.settings import Settings
+from tests.cli.front import open_front
 from tests.conftest import MakeSettings
 from tests.world import World, open_world, until
 
@@ -36,6 +39,25 @@ async def test_without_redis_and_s3_it_is_degraded_and_goes_on_serving(
     assert body["checks"]["database"] == "ok"
     assert body["checks"]["redis"].startswith("unavailable")
     assert body["checks"]["storage"].startswith("unavailable")
+
+
+async def test_however_many_ask_the_dependencies_are_asked_once_a_second(
+    empty: None, make_settings: MakeSettings, settings: Settings
+) -> None:
+    async with (
+        open_front(settings.s3_endpoint_url or "") as store,
+        open_world(make_settings(s3_endpoint_url=store.url), with_worker=False) as api,
+    ):
+        caller = await api.caller()
+        store.seen.clear()
+        ready = await asyncio.gather(*(caller.get("/readyz") for _ in range(40)))
+        assert {one.json["checks"]["storage"] for one in ready} == {"ok"}
+        # On a busy machine more than one second may go by.
+        assert len(store.asked("^HEAD")) < 10
+        store.target = "http://127.0.0.1:1"
+        async with asyncio.timeout(30):
+            while (await caller.get("/readyz")).json["checks"]["storage"] == "ok":
+                await asyncio.sleep(0.05)
 
 
 async def test_without_a_worker_it_is_degraded_and_says_so(

@@ -41,6 +41,31 @@ async def test_a_repeated_request_gets_the_very_same_answer(api: World, form: st
     assert await _jobs(api) == 1
 
 
+@pytest.mark.parametrize(
+    ("path", "asked", "name"),
+    [
+        ("/jobs/batch", {"process_numbers": [CASE]}, "batch_webhook_endpoint_id"),
+        ("/jobs/batch", {"process_numbers": [CASE]}, "webhook_endpoint_id"),
+        ("/jobs", {"process_number": CASE}, "webhook_endpoint_id"),
+    ],
+)
+async def test_a_repeated_request_gets_it_though_its_endpoint_was_deleted_since(
+    api: World, path: str, asked: dict[str, Any], name: str
+) -> None:
+    caller = await api.caller()
+    made = await caller.post("/webhooks/endpoints", json={"url": "https://example.com/hook"})
+    asked = {**asked, name: made.json["id"]}
+    first = await _post(caller, "a key", path, **asked)
+    assert first.status == 202
+    assert (await caller.call("DELETE", f"/webhooks/endpoints/{made.json['id']}")).status == 204
+    again = await _post(caller, "a key", path, **asked)
+    assert (again.status, again.text) == (202, first.text)
+    refused = await _post(
+        caller, "another key", "/jobs", process_number=CASE, webhook_endpoint_id=made.json["id"]
+    )
+    assert_problem(refused, 422, "invalid-request")
+
+
 async def test_quoted_and_bare_are_the_same_key(api: World) -> None:
     caller = await api.caller()
     first, again = await _post(caller, '"a key"'), await _post(caller, "a key")

@@ -57,7 +57,7 @@ class CommandLine:
         )
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                out, err = await process.communicate(stdin.encode())
+                out, err = await process.communicate(stdin.encode(errors="surrogateescape"))
         finally:
             if process.returncode is None:
                 process.kill()

@@ -1,6 +1,9 @@
 """Saving a process in a folder: whole, verified, taken up again, and nowhere else than there."""
 
+import asyncio
 import hashlib
+import os
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ from tests.cli.front import Front, open_front
 from tests.cli.programs import CommandLine, Ran
 from tests.conftest import MakeSettings
 from tests.core.s3_servers import error
+from tests.faults.children import ROOT
 from tests.s3 import open_client
 from tests.world import Caller, World, open_world
 
@@ -247,10 +251,41 @@ async def test_documents_that_the_court_does_not_give_are_missing_with_the_reaso
     number = special_number(Special.CODEX_SOME)
     ran = await place.download(number, "--submit")
     assert ran.status == 1
-    missing = ran.err.splitlines()
+    *missing, end = ran.err.splitlines()
     assert len(missing) == 3
+    assert end.startswith("autos: this may not be all, since the newest job did not complete: ")
     assert all(line.startswith("missing  ") and ": codex_error: " in line for line in missing)
     assert set(place.saved().values()) == _hashes(number)
+
+
+async def test_what_an_earlier_job_brought_in_is_saved_and_not_called_all_when_the_newest_did_not_complete(
+    whole: Place,
+) -> None:
+    whole.world.portal.outage = 503
+    newest = await whole.caller.post("/jobs", json={"process_number": CASE, "force_refresh": True})
+    assert (await whole.caller.post(f"/jobs/{newest.json['job_id']}/cancel")).status == 200
+    ran = await whole.download()
+    assert (ran.status, len(whole.saved())) == (1, 26)
+    assert ran.err.startswith("autos: this may not be all, since the newest job did not complete: ")
+    assert "cancelled" in ran.err
+
+
+async def test_who_has_read_enough_of_its_output_ends_it_quietly(whole: Place) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", "download", CASE, "--to", str(whole.folder)),
+        env=whole.cli.environ(),
+        cwd=ROOT,
+        stdout=theirs,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(theirs)
+    async with asyncio.timeout(60):
+        _, err = await process.communicate()
+    assert (process.returncode, err.decode()) == (1, "")
+    # Its first word ended it: no more was asked for than at once.
+    assert len(whole.store.seen) <= 4
 
 
 @pytest.mark.parametrize(

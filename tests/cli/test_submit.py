@@ -222,6 +222,34 @@ async def test_something_else_than_the_api_is_told_from_it(cli_at_front: Command
         assert len(ran.err.splitlines()) == 1
 
 
+async def test_an_api_that_moved_to_https_is_not_followed_and_the_key_is_said_to_have_been_seen(
+    cli_at_front: CommandLine, front: Front
+) -> None:
+    async def moved(request: web.Request) -> web.Response:
+        return web.Response(status=301, headers={"Location": f"https://autos.example{request.path_qs}"})
+
+    front.faults = [moved] * 3
+    for arguments in (("status", CASE), ("submit", CASE), ("watch",)):
+        ran = await cli_at_front.run(*arguments)
+        assert (ran.status, len(ran.err.splitlines())) == (1, 1)
+        assert "has moved to https://autos.example: name it by" in ran.err
+        assert "the key has been sent in clear text" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin"),
+    [(("-",), "\udcff\udcfe"), ((CASE, "--reference", "\udcff"), "")],
+    ids=["stdin", "option"],
+)
+async def test_bytes_that_are_no_text_are_refused_in_words(
+    cli: CommandLine, arguments: tuple[str, ...], stdin: str
+) -> None:
+    ran = await cli.run("submit", *arguments, stdin=stdin)
+    assert (ran.status, ran.err) == (2, "autos: what was given is no text in UTF-8\n")
+    ran = await cli.run("status", "\udcff")
+    assert (ran.status, len(ran.err.splitlines())) == (1, 1)
+
+
 async def test_the_status_is_shown_for_people_and_for_programs(cli: CommandLine) -> None:
     await cli.run("submit", CASE, "--follow", "--reference", "\N{SNOWMAN}")
     shown = await cli.run("status", CASE, "--documents")

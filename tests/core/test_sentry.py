@@ -113,3 +113,15 @@ def test_after_the_block_nothing_is_sent() -> None:
         log.error("the last one")
     log.error("too late")
     assert len(sent) == 1
+
+
+@pytest.mark.parametrize(
+    "dsn", ["nonsense", "https://sentry.example.com/1", "https://key@sentry.example.com/x"]
+)
+def test_what_is_no_address_of_sentrys_is_refused_by_the_name_of_the_setting(dsn: str) -> None:
+    with (
+        pytest.raises(ValueError, match="AUTOS_SENTRY_DSN has to be") as refused,
+        open_sentry(Settings.model_validate({"sentry_dsn": dsn}), transport=Kept),
+    ):
+        pass
+    assert dsn not in str(refused.value)
