@@ -3,11 +3,12 @@
 import sys
 
 import uvloop
+from pydantic import ValidationError
 
 from service.core.errors import AutosError
 from service.core.log import configure_logging
 from service.core.sentry import open_sentry
-from service.core.settings import Settings
+from service.core.settings import Settings, refusals
 from service.core.tracing import open_tracing
 from worker.main import run_worker
 
@@ -19,7 +20,10 @@ def main() -> int:
         configure_logging(settings)
         with open_sentry(settings), open_tracing(settings, service="autos-worker"):
             uvloop.run(run_worker(settings))
-    except (AutosError, OSError, ValueError) as error:  # settings that are refused are a ValueError
+    except ValidationError as error:
+        sys.stderr.writelines(f"autos worker: {line}\n" for line in refusals(error))
+        return 1
+    except (AutosError, OSError, ValueError) as error:
         sys.stderr.write(f"autos worker: {error}\n")
         return 1
     return 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import asyncpg
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random
 
-from service.core.db import SCHEMA_VERSION, Connection, schema_state
+from service.core.db import SCHEMA_VERSION, Connection, connecting, schema_state
 from service.core.errors import SchemaError
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -23,9 +23,11 @@ async def upgrade(database_url: str) -> str:
     All steps are one transaction. Safe to run from many processes at once, beside API and workers that run.
 
     Raises:
+        DatabaseUnavailableError: the server does not answer, or refuses us.
         SchemaError: the schema is of a later release, or a table was not to be had in twenty tries.
     """
-    conn = await asyncpg.connect(database_url, timeout=_CONNECT_TIMEOUT_S)
+    with connecting():
+        conn = await asyncpg.connect(database_url, timeout=_CONNECT_TIMEOUT_S)
     tries = AsyncRetrying(
         retry=retry_if_exception_type(asyncpg.LockNotAvailableError),
         stop=stop_after_attempt(_TRIES),
