@@ -30,7 +30,7 @@ def asked_wait_s(request: web.Request, wait: int | None) -> int:
     """Return how many seconds the caller wishes to wait: `?wait=`, or `Prefer: wait=`; at most a minute."""
     if wait is not None:
         return wait
-    preferred = _PREFERRED_WAIT.search(request.headers.get("Prefer", ""))
+    preferred = _PREFERRED_WAIT.search(",".join(request.headers.getall("Prefer", ())))
     return min(int(preferred[1]), LONGEST_WAIT_S) if preferred else 0
 
 

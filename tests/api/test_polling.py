@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from multidict import CIMultiDict
 
 from service.core.db import Database
 from service.core.jobs import Job
@@ -95,6 +96,15 @@ async def test_who_waits_is_answered_when_the_job_changes(api: World, path: str,
     answer = await task
     assert (answer.status, answer.json["sequence"]) == (200, 2)
     assert answer.headers["Preference-Applied"] == "wait=60"
+
+
+async def test_preferences_may_come_in_lines_of_their_own(api: World) -> None:
+    caller = await api.caller()
+    url = f"{api.base_url}/jobs/{await _submitted(caller)}"
+    # With a tag that is old: answered at once.
+    given = [("X-API-Key", caller.key), ("If-None-Match", '"0"'), ("Prefer", "respond-async")]
+    async with api.http.get(url, headers=CIMultiDict([*given, ("Prefer", "wait=60")])) as answer:
+        assert answer.headers["Preference-Applied"] == "wait=60"
 
 
 async def test_who_waits_with_a_tag_that_is_old_is_answered_at_once(api: World) -> None:
