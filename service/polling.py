@@ -9,7 +9,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from service.core.batches import Batch
-from service.core.jobs import Job
+from service.core.jobs import Job, PolledJob
 from service.keys import DRAINING, LOAD, NEWS
 from service.measuring import waiting
 
@@ -17,7 +17,7 @@ LONGEST_WAIT_S = 60
 _LONGEST_RETRY_AFTER_S = 30
 _PREFERRED_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:$|[,;])', re.IGNORECASE)
 
-T = TypeVar("T", Job, Batch)
+T = TypeVar("T", PolledJob, Batch)
 
 Find = Callable[[], Awaitable[T]]
 """Reads the job or the batch that the caller asks for."""

@@ -109,6 +109,16 @@ NO_WEBHOOK = WebhookState(None, None, None, 0, None, None, Priority.NORMAL, None
 # The delivery that tells of a job's end; there is one at most.
 _OF_THE_END = "d.subscription_id = s.id and d.event like 'job.%' and d.event <> 'job.started'"
 
+# By the versions of its rows, which PostgreSQL knows without reading what stands in them: polls ask for it.
+SHOWN = f"""select string_agg(concat(s.xmin, ' ', d.xmin, ' ', e.xmin), ',' order by s.id) as shown
+            from subscriptions s left join deliveries d on {_OF_THE_END}
+                 left join endpoints e on e.id = s.endpoint_id
+            where s.job_id = jobs.id and s.client_id = asked.client_id"""
+"""Within a query of `jobs` and `asked`: a text that changes with what a client sees beside the job.
+
+It is null for who is not subscribed to the job.
+"""
+
 _COLUMNS = "id, job_id, client_id, webhook_url, endpoint_id, events, reference, created_at"
 
 
