@@ -394,6 +394,8 @@ create table subscriptions (
     endpoint_id uuid        references endpoints,
     events      text[],     -- the types that webhook_url wants; an endpoint has its own
     reference   text        check (char_length(reference) between 1 and 200),  -- the caller's own name for it
+    priority    job_priority not null default 'normal',  -- what the caller asked for himself, here and below:
+    filters     jsonb       check (jsonb_array_length(filters) > 0),  -- the job serves the others' wishes too
     job_created_at timestamptz not null,  -- as in the job, so that a client's jobs can be listed in order
     created_at  timestamptz not null default now(),
     ended_as    job_status check (ended_as in ('partial', 'failed', 'cancelled')),  -- if its job ended short

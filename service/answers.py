@@ -129,8 +129,9 @@ def status_answer(
         webhook_attempts=webhook.attempts,
         webhook_last_error=webhook.last_error,
         reference=webhook.reference,
-        priority=job.priority,
-        filters=job.filters,
+        # The job's own are what all who share it asked for.
+        priority=webhook.priority,
+        filters=webhook.filters,
         created_at=job.created_at,
         started_at=job.started_at,
         completed_at=job.finished_at,

@@ -14,11 +14,12 @@ from typing import IO, cast
 
 from service.core.errors import ObjectMissingError, StorageUnavailableError
 
-_EARLIEST = datetime(1980, 1, 1)  # noqa: DTZ001  (ZIP knows no zone)
 _MISSING = (
     b"The file of this document was stored, and was not there any more when this archive was made.\r\n"
     b"Ask for the process again, and it will be fetched again.\r\n"
 )
+# The years 1980 to 2107 of Brasília, in UTC: a ZIP knows no others, and no zone.
+_EARLIEST, _LATEST = datetime(1980, 1, 1, 3), datetime(2108, 1, 1, 2, 59, 58)  # noqa: DTZ001
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,10 @@ async def _checked(entry: Entry) -> AsyncGenerator[bytes, None]:
 
 def _described(entry: Entry, *, suffix: str = "") -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(entry.name + suffix)
+    at = entry.modified_at.replace(tzinfo=None) if entry.modified_at else _EARLIEST
     # In Brasília, whose days the court counts by; it has had no summer time since 2019.
-    local = entry.modified_at.replace(tzinfo=None) - timedelta(hours=3) if entry.modified_at else _EARLIEST
-    info.date_time = max(local, _EARLIEST).timetuple()[:6]
+    local = min(max(at, _EARLIEST), _LATEST) - timedelta(hours=3)
+    info.date_time = local.timetuple()[:6]
     info.external_attr = 0o644 << 16
     return info
 

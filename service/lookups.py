@@ -10,7 +10,7 @@ from service.core.db import Connection, Database
 from service.core.documents import Document
 from service.core.errors import NotFoundError
 from service.core.gather import Gatherer, K, V
-from service.core.jobs import Job
+from service.core.jobs import PolledJob
 from service.core.subscriptions import WebhookState
 
 # Each is a query of its own.
@@ -34,7 +34,7 @@ class Lookups:
         """Return the client of a live key."""
         return await self._clients.ask(key_sha256)
 
-    async def job(self, job_id: UUID, client_id: UUID) -> Job:
+    async def job(self, job_id: UUID, client_id: UUID) -> PolledJob:
         """Return a job that this client subscribed to.
 
         Raises:
@@ -42,7 +42,7 @@ class Lookups:
         """
         return _found(await self._jobs.ask((job_id, client_id)))
 
-    async def latest_job(self, number: str, client_id: UUID) -> Job:
+    async def latest_job(self, number: str, client_id: UUID) -> PolledJob:
         """Return the newest job of the process that this client subscribed to.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from service.core.batches import Batch
-from service.core.jobs import Job
+from service.core.jobs import Job, PolledJob
 from service.keys import DRAINING, LOAD, NEWS
 from service.measuring import waiting
 
@@ -17,7 +17,7 @@ LONGEST_WAIT_S = 60
 _LONGEST_RETRY_AFTER_S = 30
 _PREFERRED_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,6})"?\s*(?:$|[,;])', re.IGNORECASE)
 
-T = TypeVar("T", Job, Batch)
+T = TypeVar("T", PolledJob, Batch)
 
 Find = Callable[[], Awaitable[T]]
 """Reads the job or the batch that the caller asks for."""
@@ -30,7 +30,7 @@ def asked_wait_s(request: web.Request, wait: int | None) -> int:
     """Return how many seconds the caller wishes to wait: `?wait=`, or `Prefer: wait=`; at most a minute."""
     if wait is not None:
         return wait
-    preferred = _PREFERRED_WAIT.search(request.headers.get("Prefer", ""))
+    preferred = _PREFERRED_WAIT.search(",".join(request.headers.getall("Prefer", ())))
     return min(int(preferred[1]), LONGEST_WAIT_S) if preferred else 0
 
 

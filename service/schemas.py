@@ -106,7 +106,9 @@ class SummaryAnswer(Answer):
     webhook_last_error: str | None
     reference: str | None
     priority: Priority
+    """As you asked for it; the job takes the highest that anybody did."""
     filters: list[dict[str, Any]] | None
+    """As you asked for them: documents that fit any of them; null is all."""
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None

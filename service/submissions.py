@@ -122,5 +122,9 @@ async def _webhooks(
     met = [(ask.wish, one) for ask, one in answers.items() if isinstance(one, Submission)]
     if all(one.outcome is Outcome.CREATED and not wish.is_told for wish, one in met):
         # Of a new job without a webhook all is known.
-        return {one.job.id: replace(NO_WEBHOOK, reference=wish.reference) for wish, one in met}
+        return {one.job.id: _as_wished(wish) for wish, one in met}
     return await subscriptions.webhook_states(conn, list({one.job.id for _, one in met}), client_id)
+
+
+def _as_wished(wish: Wish) -> WebhookState:
+    return replace(NO_WEBHOOK, reference=wish.reference, priority=wish.priority, filters=wish.filters)

@@ -164,6 +164,7 @@ PORTUGUESE = {
     "should be a JSON object": "deve ser um objeto JSON",
     "should have 1 to {} lines": "deve ter de 1 a {} linhas",
     "the body is not what its headers say": "o corpo não é o que seus cabeçalhos dizem",
+    "a form has to be in UTF-8": "um formulário deve estar em UTF-8",
     "the body is not JSON: {}": "o corpo não é JSON: {}",
     "this is no cursor of ours": "este cursor não é nosso",
     "the cursor belongs to a list with other filters": "o cursor pertence a uma lista com outros filtros",

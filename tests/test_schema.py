@@ -116,6 +116,23 @@ async def test_the_schema_of_a_release_and_its_steps_make_the_present_one(
             assert await upgrade(old_url) == f"schema version {SCHEMA_VERSION} was already there"
 
 
+async def test_what_was_asked_for_is_its_callers_when_he_was_the_only_one(postgres_url: str) -> None:
+    async with database_of(1, postgres_url) as url, connection(url) as conn:
+        special = """update jobs set priority = 'high', filters = '[{"types": ["despacho"]}]'"""
+        await conn.execute(special)
+        await upgrade(url)
+        rows = await conn.fetch(
+            """select job_id, priority::text, filters::text,
+                      (select count(distinct client_id) from subscriptions o
+                       where o.job_id = s.job_id) as clients
+               from subscriptions s"""
+        )
+    assert {row["clients"] for row in rows} == {1, 2}
+    for row in rows:
+        own = ("high", '[{"types": ["despacho"]}]') if row["clients"] == 1 else ("normal", None)
+        assert (row["priority"], row["filters"]) == own
+
+
 async def test_of_many_who_upgrade_at_once_one_does_and_the_others_find_it_done(postgres_url: str) -> None:
     async with database_of(1, postgres_url) as url:
         said = await asyncio.gather(*(upgrade(url) for _ in range(4)))

@@ -98,7 +98,8 @@ def test_no_secret_is_shown_by_printing_the_settings(monkeypatch: pytest.MonkeyP
     secrets.remove("data_lake_operator_cpf")
     monkeypatch.setenv("AUTOS_DATA_LAKE_OPERATOR_CPF", "000.000.001-91")
     for name in secrets:
-        monkeypatch.setenv(_variable(name), "redis://user:hidden@example.com/")
+        scheme = "postgresql" if name.startswith("database") else "redis"
+        monkeypatch.setenv(_variable(name), f"{scheme}://user:hidden@example.com/")
     # A key has a form, and what has another is not shown either.
     with pytest.raises(ValidationError, match="secret_keys") as refused:
         Settings()

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
-from service.core import accesses, canary, chores, documents, idempotency, retention
+from service.core import accesses, canary, chores, documents, idempotency, losses, retention
 from service.core.crash_points import crash_point
 from service.core.db import Connection, clock
 from service.core.errors import DatabaseUnavailableError, StorageUnavailableError
@@ -114,8 +114,7 @@ class Janitor:
             if not keys:
                 return
             await context.storage.delete_many(keys)
-            async with context.db.connection() as conn:
-                await documents.mark_too_secret(conn, keys)
+            await context.db.in_transaction(partial(losses.mark_too_secret, object_keys=keys))
             log.warning("janitor: %d documents that are too secret were removed", len(keys))
 
     async def abort_old_uploads(self, prefix: str = PREFIX) -> int:
@@ -158,8 +157,7 @@ class Janitor:
             # Asked once more: it may have been stored after its page was listed.
             if await self._context.storage.exists(key):
                 continue
-            async with self._context.db.connection() as conn:
-                lost += await documents.mark_missing(conn, key)
+            lost += await self._context.db.in_transaction(partial(losses.mark_missing, object_key=key))
         return lost
 
     async def _ago(self, age: timedelta) -> datetime:

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from time import perf_counter
@@ -172,6 +172,19 @@ class Database:
         return await tries(once)
 
 
+@contextmanager
+def connecting() -> Iterator[None]:
+    """Say of a connection that is not to be had why, without the names in its URL: one may be a secret.
+
+    Raises:
+        DatabaseUnavailableError: the server does not answer, or refuses us; its cause says how.
+    """
+    try:
+        yield
+    except (*_UNAVAILABLE, asyncpg.PostgresError, ValueError) as error:
+        raise DatabaseUnavailableError(f"cannot connect to the database: {type(error).__name__}") from error
+
+
 @asynccontextmanager
 async def open_database(
     settings: Settings, *, patience_s: float = _COMMAND_TIMEOUT_S + 1
@@ -185,7 +198,7 @@ async def open_database(
         DatabaseUnavailableError: the server does not answer.
         SchemaError: no schema, or one that is not for this release.
     """
-    try:
+    with connecting():
         pool = await asyncpg.create_pool(
             settings.database_url.get_secret_value(),
             min_size=1,
@@ -196,8 +209,6 @@ async def open_database(
             reset=_leave_session,
             **_session_options(settings, SESSION_SETTINGS),
         )
-    except (*_UNAVAILABLE, asyncpg.PostgresError) as error:
-        raise DatabaseUnavailableError(f"cannot connect to the database: {type(error).__name__}") from error
     try:
         async with pool.acquire() as conn:
             await _check_schema(conn)
@@ -213,15 +224,13 @@ async def open_connection(settings: Settings) -> AsyncIterator[Connection]:
     Raises:
         DatabaseUnavailableError: the server does not answer, or refuses us; its cause says how.
     """
-    try:
+    with connecting():
         conn = await asyncpg.connect(
             settings.database_url.get_secret_value(),
             timeout=_START_TIMEOUT_S,
             command_timeout=_COMMAND_TIMEOUT_S,
             **_session_options(settings),
         )
-    except (*_UNAVAILABLE, asyncpg.PostgresError, ValueError) as error:
-        raise DatabaseUnavailableError(f"cannot connect to the database: {type(error).__name__}") from error
     try:
         yield conn
     finally:

@@ -348,6 +348,14 @@ async def list_known_keys(conn: Connection, object_keys: Sequence[str]) -> set[s
     return {row["object_key"] for row in rows}
 
 
+async def list_processes(conn: Connection, object_keys: Sequence[str]) -> set[str]:
+    """Return the numbers of the processes of whose documents these are the objects."""
+    rows = await conn.fetch(
+        "select distinct process_number from documents where object_key = any($1::text[])", object_keys
+    )
+    return {row["process_number"] for row in rows}
+
+
 async def mark_missing(conn: Connection, object_key: str) -> bool:
     """available → failed, since the object is gone; False when the document has another one by now."""
     done = await conn.fetchval(

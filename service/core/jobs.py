@@ -4,9 +4,10 @@ Every move is one guarded statement whose answer says whether it happened; a wor
 the fence of its claim, so that a worker which was taken for dead can change nothing any more.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from service.core.errors import LeaseLostError, NotFoundError
 from service.core.job_events import Move
 from service.core.news import CHANNEL
 from service.core.states import JobStatus, Priority
+from service.core.subscriptions import SHOWN
 from service.core.wishes import Filters
 
 # In the order of `Job`.
@@ -43,6 +45,11 @@ _NAMES = (
 )
 COLUMNS = f"{', '.join(_NAMES)}, {_LEFT}"
 """What `from_row` reads."""
+# Whoever changes documents of a process changes its newest job too.
+_POLLED = f"""{", ".join("jobs." + name for name in _NAMES)}, {_LEFT}, asked.client_id,
+    concat(his.shown, '/', (
+        select concat(newest.id, newest.sequence) from jobs newest
+        where newest.process_number = jobs.process_number order by newest.created_at desc limit 1))"""
 # So many jobs of one client may others be taking at the same moment, and a worker finds those behind them.
 _LOOK_AHEAD = 150
 
@@ -96,6 +103,23 @@ class Job:
         """Documents that nobody has begun to fetch."""
         done = self.completed_documents + self.failed_documents + self.processing_documents
         return self.total_documents - done
+
+
+@dataclass(frozen=True, slots=True)
+class PolledJob(Job):
+    """A job as one client sees it.
+
+    Attributes:
+        shown: another text whenever something changed that is shown with the job: the client's webhook and
+            what he asked for, or a document under a later job.
+    """
+
+    shown: str
+
+    @property
+    def tag(self) -> str:
+        """What names this state among all of the job's, as one client sees them."""
+        return f"{self.sequence}-{blake2b(self.shown.encode(), digest_size=6).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,17 +263,17 @@ async def list_for_client(conn: Connection, job_ids: Sequence[UUID], client_id: 
 
 async def find_for_clients(
     conn: Connection, asked: Sequence[tuple[UUID, UUID]]
-) -> dict[tuple[UUID, UUID], Job | None]:
+) -> dict[tuple[UUID, UUID], PolledJob | None]:
     """Return for each job and client the job, if this client subscribed to it."""
     rows = await conn.fetch(
-        f"""select {", ".join("jobs." + name for name in _NAMES)}, {_LEFT}, asked.client_id
+        f"""select {_POLLED}
             from unnest($1::uuid[], $2::uuid[]) as asked(job_id, client_id) join jobs on jobs.id = job_id
-            where exists (select from subscriptions s
-                          where s.job_id = jobs.id and s.client_id = asked.client_id)""",
+                 cross join lateral ({SHOWN}) his
+            where his.shown is not null""",
         *zip(*asked, strict=True),
     )
-    found: dict[tuple[UUID, UUID], Job | None] = dict.fromkeys(asked)
-    return found | {(row["id"], row[-1]): from_row(row[:-1]) for row in rows}
+    found: dict[tuple[UUID, UUID], PolledJob | None] = dict.fromkeys(asked)
+    return found | {(row["id"], row["client_id"]): _polled(row) for row in rows}
 
 
 async def latest_for_client(conn: Connection, number: str, client_id: UUID) -> Job:
@@ -266,19 +290,19 @@ async def latest_for_client(conn: Connection, number: str, client_id: UUID) -> J
 
 async def find_latest_for_clients(
     conn: Connection, asked: Sequence[tuple[str, UUID]]
-) -> dict[tuple[str, UUID], Job | None]:
+) -> dict[tuple[str, UUID], PolledJob | None]:
     """Return for each process and client the newest of its jobs that this client subscribed to, if any."""
     rows = await conn.fetch(
-        f"""select {", ".join("jobs." + name for name in _NAMES)}, {_LEFT}, asked.client_id
+        f"""select {_POLLED}
             from unnest($1::text[], $2::uuid[]) as asked(number, client_id) cross join lateral (
                 select * from jobs where process_number = asked.number
                 and exists (select from subscriptions s
                             where s.job_id = jobs.id and s.client_id = asked.client_id)
-                order by created_at desc limit 1) jobs""",
+                order by created_at desc limit 1) jobs cross join lateral ({SHOWN}) his""",
         *zip(*asked, strict=True),
     )
-    found: dict[tuple[str, UUID], Job | None] = dict.fromkeys(asked)
-    return found | {(row["process_number"], row[-1]): from_row(row[:-1]) for row in rows}
+    found: dict[tuple[str, UUID], PolledJob | None] = dict.fromkeys(asked)
+    return found | {(row["process_number"], row["client_id"]): _polled(row) for row in rows}
 
 
 # For the worker that owns the job -----------------------------------------------------------------
@@ -620,6 +644,27 @@ async def wake_waiting(conn: Connection, ids: Sequence[UUID]) -> None:
     await conn.execute("select pg_notify($1, id::text) from unnest($2::uuid[]) as gone(id)", CHANNEL, ids)
 
 
+# For what is found missing ----------------------------------------------------------------------
+
+
+async def lock_newest(conn: Connection, numbers: Collection[str]) -> list[UUID]:
+    """Lock the newest job of each process that has any; the caller holds the processes."""
+    rows = await conn.fetch(
+        """select id from jobs where id = any(array(
+               select newest.id from unnest($1::text[]) as asked(number) cross join lateral (
+                   select id from jobs where process_number = number
+                   order by created_at desc limit 1) newest))
+           order by process_number for no key update""",
+        list(numbers),
+    )
+    return [row["id"] for row in rows]
+
+
+async def tell_change(conn: Connection, ids: Sequence[UUID]) -> None:
+    """Give jobs another sequence, for what has changed in their documents alone; the caller holds them."""
+    await conn.execute("update jobs set updated_at = clock_timestamp() where id = any($1::uuid[])", ids)
+
+
 # For retention ------------------------------------------------------------------------------------
 
 
@@ -675,6 +720,15 @@ def from_row(row: asyncpg.Record | tuple[Any, ...] | None) -> Job:
     """
     if row is None:
         raise NotFoundError("no such job")
+    return Job(*_values(row))
+
+
+def _polled(row: asyncpg.Record) -> PolledJob:
+    *values, _, shown = row
+    return PolledJob(*_values([*values, shown]))
+
+
+def _values(row: Iterable[Any]) -> list[Any]:
     values = [*row]
     values[3], values[5] = Priority(values[3]), JobStatus(values[5])
-    return Job(*values)
+    return values

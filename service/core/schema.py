@@ -5,8 +5,8 @@ from pathlib import Path
 import asyncpg
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random
 
-from service.core.db import SCHEMA_VERSION, Connection, schema_state
-from service.core.errors import DatabaseUnavailableError, SchemaError
+from service.core.db import SCHEMA_VERSION, Connection, connecting, schema_state
+from service.core.errors import SchemaError
 
 _CONNECT_TIMEOUT_S = 10.0
 # One lock for everybody who would change the schema at the same time; the number is arbitrary.
@@ -26,15 +26,11 @@ async def upgrade(database_url: str, *, connect_timeout_s: float = _CONNECT_TIME
         connect_timeout_s: for tests only.
 
     Raises:
-        DatabaseUnavailableError: the server does not answer.
+        DatabaseUnavailableError: the server does not answer, or refuses us.
         SchemaError: the schema is of a later release, or a table was not to be had in twenty tries.
     """
-    try:
+    with connecting():
         conn = await asyncpg.connect(database_url, timeout=connect_timeout_s)
-    except TimeoutError:
-        raise DatabaseUnavailableError(
-            f"the database did not answer within {connect_timeout_s:g} s: nothing was changed"
-        ) from None
     tries = AsyncRetrying(
         retry=retry_if_exception_type(asyncpg.LockNotAvailableError),
         stop=stop_after_attempt(_TRIES),
@@ -46,7 +42,7 @@ async def upgrade(database_url: str, *, connect_timeout_s: float = _CONNECT_TIME
     except asyncpg.LockNotAvailableError:
         raise SchemaError("a table was in use all the time: nothing was changed; try again later") from None
     finally:
-        await conn.close(timeout=_CONNECT_TIMEOUT_S)
+        await conn.close(timeout=connect_timeout_s)
 
 
 async def _upgrade(conn: Connection) -> str:

@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.core.cnj import parse_process_number
 from service.core.errors import InvalidProcessNumberError
 from service.core.key_ring import parse_keys
+from service.core.urls import check_postgres_url, check_redis_url, public_address
 
 MIB = 1024 * 1024
 
@@ -299,6 +300,24 @@ class Settings(BaseSettings):
     def key_ring(self) -> list[bytes]:
         """The keys of `secret_keys`."""
         return parse_keys(self.secret_keys.get_secret_value()) if self.secret_keys else []
+
+    @field_validator("database_url", "database_direct_url")
+    @classmethod
+    def _read_database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_postgres_url(value.get_secret_value())
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _read_redis_url(cls, value: SecretStr) -> SecretStr:
+        check_redis_url(value.get_secret_value())
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _read_public_url(cls, value: str) -> str:
+        return public_address(value)
 
     @field_validator("canary_number")
     @classmethod

@@ -137,6 +137,8 @@ async def retry(
         raise NothingToRetryError("the job has not ended yet")
     if job.status is JobStatus.COMPLETED:
         raise NothingToRetryError("the job ended with every document")
+    # As he asked for it himself: what others asked for is theirs.
+    own = await subscriptions.webhook_state(conn, job_id, client_id)
     asked = await subscriptions.list_of_client(conn, job_id, client_id)
     asked = [one for one in asked if one.is_told] or asked[:1]
     is_elsewhere = webhook_url is not None or endpoint_id is not None
@@ -147,8 +149,8 @@ async def retry(
             endpoint_id if is_elsewhere else one.endpoint_id,
             tuple(event for event in one.events or () if event not in FINAL_EVENTS),
             one.reference,
-            job.priority,
-            job.filters,
+            own.priority,
+            own.filters,
             traceparent=traceparent,
         )
         for one in asked
@@ -261,6 +263,8 @@ async def _subscribe(conn: Connection, met: Sequence[_Met], client_id: UUID) -> 
             one.wish.endpoint_id,
             (*FINAL_EVENTS, *one.wish.events) if one.wish.webhook_url else None,
             one.wish.reference,
+            one.wish.priority,
+            one.wish.filters,
         )
         for one in met
     ]

@@ -2,18 +2,22 @@
 
 from collections import defaultdict
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import reduce
 from uuid import UUID, uuid4
 
 import asyncpg
+import orjson
 
 from service.core.db import Connection
+from service.core.states import Priority
+from service.core.wishes import Filters, widened
 
 
 @dataclass(frozen=True, slots=True)
 class NewSubscription:
-    """What a client wants to be told of, where, and by which name of its own."""
+    """What a client wants of a job, where it is told, and by which name of its own."""
 
     job_id: UUID
     job_created_at: datetime
@@ -21,6 +25,8 @@ class NewSubscription:
     endpoint_id: UUID | None
     events: tuple[str, ...] | None
     reference: str | None
+    priority: Priority = Priority.NORMAL
+    filters: Filters = None
 
     @property
     def is_told(self) -> bool:
@@ -31,6 +37,25 @@ class NewSubscription:
     def sameness(self) -> tuple[object, ...]:
         """What a repeated call has in common with the first."""
         return self.job_id, self.webhook_url, self.endpoint_id, self.events, self.reference
+
+    def after(self, before: "NewSubscription | _Same | None") -> "NewSubscription":
+        """Return it with what the same call asked for before."""
+        if before is None:
+            return self
+        return replace(
+            self,
+            priority=Priority.first(before.priority, self.priority),
+            filters=widened(before.filters, self.filters),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Same:
+    """What is written of a subscription that serves for a repeated call too."""
+
+    id: UUID
+    priority: Priority
+    filters: Filters
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +90,8 @@ class Wanting:
 class WebhookState:
     """What has become of the webhook that a client asked for; `url` still has its query.
 
-    An endpoint's URL is the one that it has now.
+    An endpoint's URL is the one that it has now. With it what else the client asked for himself: the job may
+    have a higher priority and wider filters, for others.
     """
 
     url: str | None
@@ -74,12 +100,24 @@ class WebhookState:
     attempts: int
     last_error: str | None
     reference: str | None
+    priority: Priority
+    filters: Filters
 
 
-NO_WEBHOOK = WebhookState(None, None, None, 0, None, None)
+NO_WEBHOOK = WebhookState(None, None, None, 0, None, None, Priority.NORMAL, None)
 
 # The delivery that tells of a job's end; there is one at most.
 _OF_THE_END = "d.subscription_id = s.id and d.event like 'job.%' and d.event <> 'job.started'"
+
+# By the versions of its rows, which PostgreSQL knows without reading what stands in them: polls ask for it.
+SHOWN = f"""select string_agg(concat(s.xmin, ' ', d.xmin, ' ', e.xmin), ',' order by s.id) as shown
+            from subscriptions s left join deliveries d on {_OF_THE_END}
+                 left join endpoints e on e.id = s.endpoint_id
+            where s.job_id = jobs.id and s.client_id = asked.client_id"""
+"""Within a query of `jobs` and `asked`: a text that changes with what a client sees beside the job.
+
+It is null for who is not subscribed to the job.
+"""
 
 _COLUMNS = "id, job_id, client_id, webhook_url, endpoint_id, events, reference, created_at"
 
@@ -96,17 +134,26 @@ async def add(
     Args:
         new_jobs: those that were made in this transaction: nobody can have subscribed to them.
     """
-    ids = await _find_same(conn, {one.job_id for one in wanted} - new_jobs, client_id)
-    new = {one.sameness: one for one in wanted if one.sameness not in ids}
-    ids |= {sameness: uuid4() for sameness in new}
+    known = await _find_same(conn, {one.job_id for one in wanted} - new_jobs, client_id)
+    asked: dict[tuple[object, ...], NewSubscription] = {}
+    for one in wanted:
+        asked[one.sameness] = one.after(asked.get(one.sameness) or known.get(one.sameness))
+    ids = {sameness: known[sameness].id if sameness in known else uuid4() for sameness in asked}
+    new = {
+        sameness: one
+        for sameness, one in asked.items()
+        if sameness not in known or known[sameness] != _Same(ids[sameness], one.priority, one.filters)
+    }
     await conn.execute(
         """insert into subscriptions (id, job_id, client_id, webhook_url, endpoint_id, events, reference,
-                                      job_created_at)
+                                      job_created_at, priority, filters)
            select id, job_id, $1, webhook_url, endpoint_id, string_to_array(events, ','), reference,
-                  job_created_at
+                  job_created_at, priority, filters::jsonb
            from unnest($2::uuid[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[],
-                       $8::timestamptz[])
-                as r(id, job_id, webhook_url, endpoint_id, events, reference, job_created_at)""",
+                       $8::timestamptz[], $9::job_priority[], $10::text[])
+                as r(id, job_id, webhook_url, endpoint_id, events, reference, job_created_at, priority,
+                     filters)
+           on conflict (id) do update set priority = excluded.priority, filters = excluded.filters""",
         client_id,
         [ids[sameness] for sameness in new],
         [one.job_id for one in new.values()],
@@ -115,16 +162,21 @@ async def add(
         [None if one.events is None else ",".join(one.events) for one in new.values()],
         [one.reference for one in new.values()],
         [one.job_created_at for one in new.values()],
+        [one.priority for one in new.values()],
+        # Not as jsonb: asyncpg takes a list in a list for a second dimension.
+        [orjson.dumps(one.filters).decode() if one.filters else None for one in new.values()],
     )
     return [ids[one.sameness] for one in wanted]
 
 
-async def _find_same(conn: Connection, job_ids: Set[UUID], client_id: UUID) -> dict[tuple[object, ...], UUID]:
+async def _find_same(
+    conn: Connection, job_ids: Set[UUID], client_id: UUID
+) -> dict[tuple[object, ...], _Same]:
     """Return the client's subscriptions that serve for a repeated call too, each by its sameness."""
     if not job_ids:
         return {}
     rows = await conn.fetch(
-        f"""select s.id, s.job_id, s.webhook_url, s.endpoint_id, s.events, s.reference
+        f"""select s.id, s.job_id, s.webhook_url, s.endpoint_id, s.events, s.reference, s.priority, s.filters
             from subscriptions s left join deliveries d on {_OF_THE_END}
             where s.client_id = $1 and s.job_id = any($2::uuid[])
               and (coalesce(s.webhook_url, s.endpoint_id::text) is null or d.id is null
@@ -132,7 +184,7 @@ async def _find_same(conn: Connection, job_ids: Set[UUID], client_id: UUID) -> d
         client_id,
         list(job_ids),
     )
-    return {_sameness(row): row["id"] for row in rows}
+    return {_sameness(row): _Same(row["id"], Priority(row["priority"]), row["filters"]) for row in rows}
 
 
 async def forget(conn: Connection, job_ids: Sequence[UUID], client_id: UUID | None = None) -> None:
@@ -228,18 +280,24 @@ async def webhook_states(
 async def find_webhook_states(
     conn: Connection, asked: Sequence[tuple[UUID, UUID]]
 ) -> dict[tuple[UUID, UUID], WebhookState]:
-    """Return for each job and client the webhook that he asked for last, and the reference he gave last."""
+    """Return for each job and client the webhook that he asked for last, and the reference he gave last.
+
+    Priority and filters are those of all that he asked for.
+    """
     rows = await conn.fetch(
         f"""select distinct on (s.job_id, s.client_id) s.job_id, s.client_id,
                   coalesce(e.url, s.webhook_url) as url, s.endpoint_id,
                   d.attempts, d.last_error, d.delivered_at as sent_at,
                   first_value(s.reference) over (
                       partition by s.job_id, s.client_id order by s.reference is null, s.created_at desc
-                  ) as reference
+                  ) as reference,
+                  min(s.priority) over his as priority, jsonb_agg(s.filters) over his as filters
            from unnest($1::uuid[], $2::uuid[]) as asked(job_id, client_id)
                 join subscriptions s using (job_id, client_id)
                 left join deliveries d on {_OF_THE_END}
                 left join endpoints e on e.id = s.endpoint_id
+           window his as (partition by s.job_id, s.client_id order by s.created_at
+                          rows between unbounded preceding and unbounded following)
            order by s.job_id, s.client_id, coalesce(s.webhook_url, s.endpoint_id::text) is null,
                     s.created_at desc""",
         [job_id for job_id, _ in asked],
@@ -254,6 +312,8 @@ async def find_webhook_states(
             row["attempts"] or 0,
             row["last_error"],
             row["reference"],
+            Priority(row["priority"]),
+            reduce(widened, row["filters"]),
         )
     return states
 

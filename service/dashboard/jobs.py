@@ -91,6 +91,7 @@ async def show_job(request: web.Request) -> web.Response:
         process = await processes.get(conn, job.process_number)
         listed = await documents.list_of_job(conn, job_id)
         told = await subscriptions.list_of_client(conn, job_id, client_id)
+        own = await subscriptions.webhook_state(conn, job_id, client_id)
         found = await delivery_log.list_found(
             conn, delivery_log.Search(job_id=job_id), client_id, limit=_MOST_DELIVERIES
         )
@@ -110,6 +111,7 @@ async def show_job(request: web.Request) -> web.Response:
         may_have={one.id: one.secrecy_level <= most for one in on_page},
         page=page,
         pages=-(-len(listed) // _DOCUMENTS_PER_PAGE),
+        priority=own.priority,
         subscriptions=told,
         deliveries=[(answers.delivery_answer(one), attempts[one.id]) for one in found],
         events=_time_line(job, moves, listed, found, attempts),

@@ -74,7 +74,7 @@ def routes() -> list[web.RouteDef]:
         web.post(f"{job}/cancel", jobs.cancel),
         web.get(document, documents.show_document),
         web.get(f"{document}/content", documents.download),
-        web.get(f"{document}/preview", documents.send_preview),
+        web.get(f"{document}/preview", documents.send_preview, allow_head=False),
         web.get(f"{_AT}/failed", failed.show_failed),
         web.post(f"{_AT}/failed/retry", failed.retry_all),
         web.post(f"{_AT}/failed/redeliver", failed.redeliver_all),

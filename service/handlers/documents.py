@@ -3,13 +3,14 @@
 import asyncio
 import math
 from datetime import UTC, datetime
+from functools import partial
 
 from aiohttp import web
 from yarl import URL
 
 from service import problems
 from service.contract import Operation
-from service.core import documents
+from service.core import documents, losses
 from service.core.documents import Document
 from service.core.errors import PortalError, PortalPausedError, RefusedError, StorageUnavailableError
 from service.core.storage import Storage
@@ -52,8 +53,8 @@ async def object_of(request: web.Request, document: Document) -> str:
         reason = document.error_message or "it has not been fetched yet"
         raise ProblemError(problems.NOT_AVAILABLE, f"the document is {document.status}: {reason}")
     if await _has_vanished(request.app[STORAGE], document.object_key):
-        async with request.app[DATABASE].connection() as conn:
-            await documents.mark_missing(conn, document.object_key)
+        mark = partial(losses.mark_missing, object_key=document.object_key)
+        await request.app[DATABASE].in_transaction(mark)
         raise ProblemError(problems.GONE)
     return document.object_key
 

@@ -13,7 +13,7 @@ from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.errors import NotFoundError
 from service.core.job_lists import Search
-from service.core.jobs import Job
+from service.core.jobs import Job, PolledJob
 from service.core.states import JobStatus
 from service.cursors import cut_page, read_cursor
 from service.keys import CLIENT, DATABASE, LOOKUPS, QUEUE, SETTINGS, STORAGE
@@ -43,11 +43,11 @@ async def get_job(request: web.Request) -> web.Response:
     return await show_polled(
         request,
         lambda: request.app[LOOKUPS].job(job_id, client_id),
-        lambda job: f'W/"{job.sequence}"',
+        lambda job: f'W/"{job.tag}"',
     )
 
 
-async def show_polled(request: web.Request, find: Find[Job], tag_of: Tag[Job]) -> web.Response:
+async def show_polled(request: web.Request, find: Find[PolledJob], tag_of: Tag[PolledJob]) -> web.Response:
     """Answer with the job that `find` reads: at once or when it changes, or 304 when the caller has it."""
     query = read_query(request, StatusQuery)
     wait_s = asked_wait_s(request, query.wait)
@@ -72,15 +72,15 @@ async def list_jobs(request: web.Request) -> web.Response:
     """List the client's jobs, the newest first, or those whose ids are given."""
     query = read_query(request, JobListQuery)
     answer = await (_jobs_by_id if query.ids else page_of_jobs)(request, query)
-    states = ",".join(f"{one.job_id.hex}-{one.sequence}" for one in answer.items)
-    tag = f'W/"{hashlib.sha256(states.encode()).hexdigest()[:16]}"'
+    body = answers.encode(answer)
+    tag = f'W/"{hashlib.sha256(body).hexdigest()[:16]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if answer.next_cursor:
         following = request.rel_url.update_query(cursor=answer.next_cursor)
         headers["Link"] = f'<{following}>; rel="next"'
     if is_known(request, tag):
         return web.Response(status=304, headers=headers)
-    return answers.json_response(answer, headers=headers)
+    return answers.body_response(body, headers=headers)
 
 
 async def _jobs_by_id(request: web.Request, query: JobListQuery) -> JobListAnswer:

@@ -68,7 +68,7 @@ async def get_status(request: web.Request) -> web.Response:
     return await show_polled(
         request,
         lambda: request.app[LOOKUPS].latest_job(number, client_id),
-        lambda job: f'W/"{job.id.hex[:8]}-{job.sequence}"',
+        lambda job: f'W/"{job.id.hex[:8]}-{job.tag}"',
     )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Any, TypedDict
 from uuid import UUID
 
 from aiohttp import web
@@ -142,10 +142,13 @@ async def create_batch(request: web.Request) -> web.Response:
     else:
         read_query(request, NoQuery)
         body = await read_batch_json(request, BatchRequest)
-        options = BatchQuery(**body.model_dump(include=set(BatchQuery.model_fields)))
+        options = body
         checked_webhook_url(request, body.webhook_url)
-        shared = body.model_dump(include=set(JobOptions.model_fields))
-        asked = [JobRequest(process_number=number, **shared) for number in body.process_numbers]
+        # Checked with the body already: what stands in it now is no longer what it was read from.
+        shared = {name: getattr(body, name) for name in JobOptions.model_fields}
+        asked = [
+            JobRequest.model_construct(process_number=number, **shared) for number in body.process_numbers
+        ]
     batch_url = checked_webhook_url(request, options.batch_webhook_url, pointer="#/batch_webhook_url")
     wishes = [_wish_or_problem(request, one) for one in asked]
     names = [one.process_number if isinstance(one, JobRequest) else "" for one in asked]
@@ -169,6 +172,10 @@ async def create_batch(request: web.Request) -> web.Response:
         answers.encode(one) if isinstance(one, JobRequest) else str(one.detail).encode() for one in asked
     )
     return await _create_once(request, encoded, create)
+
+
+def _members(body: BatchRequest, model: type[BatchQuery | JobOptions]) -> dict[str, Any]:
+    return {name: getattr(body, name) for name in model.model_fields}
 
 
 async def submit(request: web.Request, number: str, options: JobOptions) -> Submission:

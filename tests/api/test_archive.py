@@ -6,6 +6,7 @@ import io
 import tracemalloc
 import zipfile
 from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import aiohttp
@@ -52,6 +53,31 @@ async def test_it_has_every_document_in_the_courts_order_under_a_name_of_its_own
         assert hashes == [one["sha256"] for one in entries]
         day = archive.infolist()[0].date_time[:3]
     assert f"{day[0]}-{day[1]:02}-{day[2]:02}" <= entries[-1]["filed_at"][:10]
+
+
+@pytest.mark.parametrize(
+    ("modified_at", "shown"),
+    [
+        (None, (1980, 1, 1, 0, 0, 0)),
+        (datetime(1, 1, 1, tzinfo=UTC), (1980, 1, 1, 0, 0, 0)),
+        (datetime(1980, 1, 1, 2, tzinfo=UTC), (1980, 1, 1, 0, 0, 0)),
+        (datetime(2025, 3, 1, 1, 30, tzinfo=UTC), (2025, 2, 28, 22, 30, 0)),
+        (datetime(2108, 1, 1, tzinfo=UTC), (2107, 12, 31, 21, 0, 0)),
+        (datetime(2205, 1, 1, tzinfo=UTC), (2107, 12, 31, 23, 59, 58)),
+        (datetime(9999, 12, 31, 23, tzinfo=UTC), (2107, 12, 31, 23, 59, 58)),
+    ],
+)
+async def test_a_date_that_a_zip_does_not_know_is_the_nearest_that_it_knows(
+    modified_at: datetime | None, shown: tuple[int, ...]
+) -> None:
+    async def read() -> AsyncGenerator[bytes, None]:
+        yield b"x"
+
+    entry = Entry("a.pdf", 1, hashlib.sha256(b"x").digest(), modified_at, read)
+    body = b"".join([chunk async for chunk in archive([entry])])
+    with zipfile.ZipFile(io.BytesIO(body)) as written:
+        assert written.testzip() is None
+        assert written.infolist()[0].date_time == shown
 
 
 async def test_what_failed_is_left_out(world: World) -> None:

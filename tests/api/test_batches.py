@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from service.core import settlement
+from service.request_schemas import JobOptions
 from service.sandbox.cases import Special, special_number
 from tests.api.test_bad_input import assert_problem
 from tests.cases import case_numbers
@@ -104,6 +105,50 @@ async def test_each_line_of_ndjson_has_options_of_its_own_and_a_bad_line_harms_n
     assert answer.json["reference"] == "mine"
     job = (await caller.get(f"/jobs/{items[0]['job_id']}")).json
     assert (job["reference"], job["priority"]) == ("first", "high")
+
+
+async def test_every_option_of_a_job_goes_for_the_jobs_of_a_batch_in_either_form(api: World) -> None:
+    caller = await api.caller()
+    endpoint = (await caller.post("/webhooks/endpoints", json={"url": HOOK})).json["id"]
+    ids = [str(UUID(int=1)), str(UUID(int=2))]
+    days = {"filed_from": "2024-01-01", "filed_until": "2024-12-31"}
+    whole: dict[str, Any] = {"types": ["despacho", "sentença"], **days, "ids": ids}
+    given: list[dict[str, Any]] = [
+        {"webhook_url": HOOK, "webhook_events": ["job.started", "document.available"]},
+        {"webhook_endpoint_id": endpoint},
+        {"force_refresh": True},
+        {"max_age_s": 60},
+        {"deadline_s": 600},
+        {"priority": "high"},
+        {"reference": "r-1"},
+        *({"filter": {name: value}} for name, value in whole.items()),
+        {"filter": whole, "force_refresh": False, "priority": "low", "deadline_s": 60, "max_age_s": 0},
+    ]
+    assert {name for one in given for name in one} == set(JobOptions.model_fields)
+    numbers = iter(case_numbers(2 * len(given)))
+    for options in given:
+        number, other = next(numbers), next(numbers)
+        as_json = await _batch(caller, number, **options)
+        line = orjson.dumps({"process_number": other, **options})
+        as_line = await caller.post(
+            "/jobs/batch", data=line, headers={"Content-Type": "application/x-ndjson"}
+        )
+        for answer in (as_json, as_line):
+            assert answer.status == 202, (options, answer.text)
+            job = (await caller.get(f"/jobs/{answer.json['items'][0]['job_id']}")).json
+            is_told = options.keys() & {"webhook_url", "webhook_endpoint_id"}
+            assert job["webhook_url"] == (HOOK if is_told else None)
+            assert job["webhook_endpoint_id"] == options.get("webhook_endpoint_id")
+            assert job["priority"] == options.get("priority", "normal")
+            assert job["reference"] == options.get("reference")
+            assert job["filters"] == ([options["filter"]] if "filter" in options else None)
+    async with api.db.connection() as conn:
+        left = await conn.fetch(
+            "select extract(epoch from deadline_at - created_at)::int, count(*) from jobs group by 1"
+        )
+        events = await conn.fetchval("select count(*) from subscriptions where 'job.started' = any(events)")
+    assert {(600, 2), (60, 2)} <= {tuple(row) for row in left}
+    assert events == 2
 
 
 @pytest.mark.parametrize("body", [b"", b"\n\n"])

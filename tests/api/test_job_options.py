@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
+from service.core import jobs
 from service.core.cnj import parse_process_number
 from service.core.db import open_database
 from service.core.submission import Outcome, submit
@@ -12,11 +13,13 @@ from service.core.wishes import Wish
 from service.sandbox.cases import Special, expected_documents, special_number
 from tests.api.test_bad_input import assert_problem
 from tests.conftest import MakeSettings
+from tests.dashboard.reader import signed_in
 from tests.databases import clock_apart
 from tests.receiver import Receiver
 from tests.world import Answer, Caller, World, until
 
 CASE = "1003579-22.2025.8.26.0564"
+DESPACHO, SENTENCA = {"types": ["despacho"]}, {"types": ["sentença"]}
 
 
 async def _submit(caller: Caller, **options: Any) -> Answer:
@@ -81,17 +84,104 @@ async def test_days_are_days_in_brasilia_and_included(world: World) -> None:
 
 
 async def test_who_joins_with_another_filter_gets_his_documents_too(api: World) -> None:
-    """The job widens; its worker finds that out before it ends it (the next test)."""
+    """The job widens; its worker finds that out before it ends it (the test after the next)."""
     first, second = await api.caller(), await api.caller("other")
     one = await _submit(first, filter={"types": ["Despacho"]}, priority="low")
     joined = await _submit(second, filter={"types": ["Sentença"]}, priority="high")
     assert joined.json["job_id"] == one.json["job_id"]
-    assert joined.json["filters"] == [{"types": ["despacho"]}, {"types": ["sentença"]}]
-    assert joined.json["priority"] == "high"
-    whole = await _submit(first)
-    assert (whole.json["filters"], whole.json["priority"]) == (None, "high")
-    narrower = await _submit(second, filter={"types": ["Despacho"]})
-    assert narrower.json["filters"] is None
+    async with api.db.connection() as conn:
+        job = await jobs.get(conn, one.json["job_id"])
+        assert (job.priority, job.filters) == ("high", [{"types": ["despacho"]}, {"types": ["sentença"]}])
+        await _submit(first)
+        await _submit(second, filter={"types": ["Despacho"]})
+        job = await jobs.get(conn, one.json["job_id"])
+        assert (job.priority, job.filters) == ("high", None)
+
+
+async def test_a_client_sees_all_that_it_asked_for_itself_of_one_job(api: World) -> None:
+    caller, hook = await api.caller(), "https://hooks.example.com/"
+    await _submit(caller, filter={"types": ["Despacho"]}, priority="low")
+    # The same again is one subscription, and another webhook is another.
+    again = await _submit(caller, filter={"types": ["Sentença"]}, priority="low")
+    assert (again.json["priority"], again.json["filters"]) == ("low", [DESPACHO, SENTENCA])
+    told = await _submit(caller, filter={"filed_from": "2024-01-01"}, webhook_url=hook, priority="high")
+    shown = (await caller.get(f"/jobs/{told.json['job_id']}")).json
+    assert shown["priority"] == "high"
+    assert shown["filters"] == [DESPACHO, SENTENCA, {"filed_from": "2024-01-01"}]
+    lines = [
+        orjson.dumps({"process_number": CASE, "webhook_url": hook, "reference": "x", "filter": one})
+        for one in (DESPACHO, SENTENCA)
+    ]
+    await caller.post("/jobs/batch", data=b"\n".join(lines), headers={"Content-Type": "application/x-ndjson"})
+    async with api.db.connection() as conn:
+        rows = await conn.fetch(
+            "select priority::text, jsonb_array_length(filters) from subscriptions order by created_at"
+        )
+        assert [tuple(row) for row in rows] == [("low", 2), ("high", 1), ("normal", 2)]
+    assert (await _submit(caller)).json["filters"] is None
+
+
+async def test_nobody_sees_or_retries_what_another_asked_for(world: World, receiver: Receiver) -> None:
+    first, second = await world.caller(), await world.caller("other")
+    partial = special_number(Special.CODEX_SOME)
+
+    async def ask(caller: Caller, day: str, priority: str) -> str:
+        asked = {"process_number": partial, "webhook_url": f"{receiver.url}/{day}", "priority": priority}
+        answer = await caller.post("/jobs", json={**asked, "filter": {"filed_from": day}})
+        assert (answer.json["priority"], answer.json["filters"]) == (priority, [{"filed_from": day}])
+        job_id: str = answer.json["job_id"]
+        return job_id
+
+    # One job, held back until both have asked for it.
+    async with world.db.transaction() as conn:
+        await conn.execute("lock table turns in exclusive mode")
+        job_id = await ask(first, "2001-01-01", "low")
+        assert await ask(second, "2002-02-02", "high") == job_id
+    told = [one.body.decode() for one in await receiver.wait_for(2)]
+    assert not any("2001-01-01" in one or "2002-02-02" in one for one in told)
+    for caller, day, foreign in ((first, "2001-01-01", "2002-02-02"), (second, "2002-02-02", "2001-01-01")):
+        priority = "low" if caller is first else "high"
+        async with caller.http.get(
+            f"{caller.base_url}/jobs/{job_id}/events", headers={"X-API-Key": caller.key}
+        ) as stream:
+            streamed = await stream.text()
+        shown = [
+            *[(await caller.get(path)).text for path in _everywhere(job_id, partial)],
+            streamed,
+        ]
+        assert not any(foreign in one for one in shown)
+        assert sum(f'"filed_from":"{day}"' in one for one in shown) == 4
+        async with signed_in(world, caller.key) as reader:
+            page = (await reader.get(f"/dashboard/jobs/{job_id}")).text
+        assert f"<dt>Priority</dt><dd>{priority}</dd>" in page
+    again = await first.post(f"/jobs/{job_id}/retry")
+    assert (again.status, again.json["priority"], again.json["filters"]) == (
+        202,
+        "low",
+        [{"filed_from": "2001-01-01"}],
+    )
+    async with world.db.connection() as conn:
+        job = await jobs.get(conn, again.json["job_id"])
+    assert (job.priority, job.filters) == ("low", [{"filed_from": "2001-01-01"}])
+
+
+def _everywhere(job_id: str, number: str) -> tuple[str, ...]:
+    """Where a client's job is shown; the first three and the stream show what was asked for."""
+    return (
+        f"/jobs/{job_id}",
+        f"/processes/{number}/status",
+        f"/jobs?ids={job_id}",
+        f"/jobs/{job_id}/manifest",
+        f"/processes/{number}/files",
+        "/webhooks/deliveries",
+    )
+
+
+async def test_who_is_served_by_what_is_there_sees_his_own_filter(world: World) -> None:
+    first, second = await world.caller(), await world.caller("other")
+    await _ended(first, await _submit(first, priority="high"))
+    cached = await _submit(second, filter=SENTENCA, priority="low")
+    assert (cached.status, cached.json["priority"], cached.json["filters"]) == (200, "low", [SENTENCA])
 
 
 async def test_a_job_that_is_widened_while_it_runs_goes_round_again(world: World) -> None:

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from multidict import CIMultiDict
 
 from service.core.db import Database
 from service.core.jobs import Job
@@ -14,9 +15,11 @@ from service.core.states import JobStatus
 from service.polling import retry_after_s
 from tests.conftest import MakeSettings
 from tests.faults.faults import END_CONNECTIONS
+from tests.s3 import open_client
 from tests.world import Answer, Caller, World, open_world, until
 
 CASE = "1003579-22.2025.8.26.0564"
+HOOK = "https://hooks.example.com/"
 
 
 async def _submitted(caller: Caller) -> str:
@@ -66,10 +69,82 @@ async def test_a_state_that_the_caller_has_is_304_with_the_same_headers(api: Wor
     assert changed.headers["ETag"] != first.headers["ETag"]
 
 
-async def test_the_tag_of_a_job_is_its_sequence(api: World) -> None:
-    caller = await api.caller()
-    answer = await caller.get(f"/jobs/{await _submitted(caller)}")
-    assert answer.headers["ETag"] == f'W/"{answer.json["sequence"]}"'
+@pytest.mark.parametrize("path", ["/jobs/{}", f"/processes/{CASE}/status", "/jobs?ids={}", "/jobs"])
+async def test_whatever_is_shown_beside_the_job_makes_another_tag(api: World, path: str) -> None:
+    caller, other = await api.caller(), await api.caller("other")
+    endpoint = (await caller.post("/webhooks/endpoints", json={"url": f"{HOOK}a"})).json["id"]
+
+    async def ask(caller: Caller, **options: Any) -> str:
+        answer = await caller.post("/jobs", json={"process_number": CASE, **options})
+        job_id: str = answer.json["job_id"]
+        return job_id
+
+    async def write(statement: str) -> None:
+        async with api.db.connection() as conn:
+            await conn.execute(statement)
+
+    job_id = await ask(caller, filter={"types": ["Despacho"]}, priority="low")
+    known = await caller.get(path.format(job_id))
+    for change in (
+        lambda: ask(caller, reference="mine", filter={"types": ["Despacho"]}, priority="low"),
+        lambda: ask(caller, reference="mine", filter={"types": ["Sentença"]}, priority="low"),
+        lambda: ask(caller, reference="mine", filter={"types": ["Sentença"]}, priority="high"),
+        lambda: ask(caller, webhook_endpoint_id=endpoint),
+        lambda: caller.call("PATCH", f"/webhooks/endpoints/{endpoint}", json={"url": f"{HOOK}b"}),
+        lambda: caller.post(f"/jobs/{job_id}/cancel"),
+        lambda: write("update deliveries set attempts = 1, last_error = 'HTTP 500'"),
+        lambda: write("update deliveries set attempts = 2, last_error = 'no answer'"),
+        lambda: write(
+            """update deliveries set status = 'delivered', delivered_at = now(), finished_at = now(),
+                                     last_error = null"""
+        ),
+    ):
+        tag = {"If-None-Match": known.headers["ETag"]}
+        assert (await caller.get(path.format(job_id), headers=tag)).status == 304
+        await change()
+        answer = await caller.get(path.format(job_id), headers=tag)
+        assert answer.status == 200, known.text
+        assert answer.text != known.text
+        known = answer
+    # What others ask for is none of it.
+    again = await ask(caller)
+    tag = {"If-None-Match": (await caller.get(path.format(again))).headers["ETag"]}
+    assert await ask(other, reference="theirs", webhook_url=HOOK) == again
+    assert (await caller.get(path.format(again), headers=tag)).status == 304
+
+
+async def test_a_file_that_vanishes_and_comes_again_makes_another_tag_of_every_job_that_shows_it(
+    world: World,
+) -> None:
+    caller, other = await world.caller(), await world.caller("other")
+    first = await _submitted(caller)
+    await caller.wait_until_final(CASE)
+    await other.post("/jobs", json={"process_number": CASE, "force_refresh": True})
+    await other.wait_until_final(CASE)
+    paths = (f"/jobs/{first}", f"/processes/{CASE}/status")
+    known = {path: await caller.get(path) for path in paths}
+
+    async def changed(status: str) -> None:
+        for path in paths:
+            tag = {"If-None-Match": known[path].headers["ETag"]}
+            known[path] = await caller.get(path, headers=tag)
+            assert known[path].status == 200
+            shown = {one["id"]: one["status"] for one in known[path].json["documents"]}
+            assert shown[lost["id"]] == status
+            tag = {"If-None-Match": known[path].headers["ETag"]}
+            assert (await caller.get(path, headers=tag)).status == 304
+
+    lost = known[paths[0]].json["documents"][3]
+    async with world.db.connection() as conn:
+        key = await conn.fetchval("select object_key from documents where id = $1", UUID(lost["id"]))
+    async with open_client(world.settings) as s3:
+        await s3.delete_object(Bucket=world.settings.bucket, Key=key)
+    assert (await caller.get(f"/documents/{lost['id']}/content")).status == 410
+    await changed("failed")
+    # Fetched again by a job of somebody else's.
+    await other.get(f"/processes/{CASE}")
+    await other.wait_until_final(CASE)
+    await changed("available")
 
 
 async def test_the_tag_of_a_process_tells_one_job_from_the_next(api: World) -> None:
@@ -95,6 +170,15 @@ async def test_who_waits_is_answered_when_the_job_changes(api: World, path: str,
     answer = await task
     assert (answer.status, answer.json["sequence"]) == (200, 2)
     assert answer.headers["Preference-Applied"] == "wait=60"
+
+
+async def test_preferences_may_come_in_lines_of_their_own(api: World) -> None:
+    caller = await api.caller()
+    url = f"{api.base_url}/jobs/{await _submitted(caller)}"
+    # With a tag that is old: answered at once.
+    given = [("X-API-Key", caller.key), ("If-None-Match", '"0"'), ("Prefer", "respond-async")]
+    async with api.http.get(url, headers=CIMultiDict([*given, ("Prefer", "wait=60")])) as answer:
+        assert answer.headers["Preference-Applied"] == "wait=60"
 
 
 async def test_who_waits_with_a_tag_that_is_old_is_answered_at_once(api: World) -> None:

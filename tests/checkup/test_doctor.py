@@ -47,6 +47,7 @@ NAMES = (
     "portal token", "portal", "public url", "open files", "webhooks", "retention", "secrecy",
 )  # fmt: skip
 AWAY = "127.0.0.1:1"
+DATABASE = f"postgresql://me:hidden@{AWAY}/x"
 LAKE = {
     "source_by_court": ("4.04=data_lake",),
     "data_lake_url": f"http://{AWAY}",
@@ -134,12 +135,11 @@ def test_a_probe_that_is_left_behind_lies_where_the_janitor_removes_it() -> None
 @pytest.mark.parametrize(
     ("broken", "name", "said"),
     [
-        ({"database_url": f"postgresql://me:hidden@{AWAY}/x"}, "database", "wrong: nothing listens there"),
-        ({"database_url": "mysql://me:hidden@host/x"}, "database", "wrong: no URL of a PostgreSQL"),
+        ({"database_url": DATABASE}, "database", "wrong: nothing listens there"),
+        ({"database_url": f"{DATABASE}?sslmode=hidden"}, "database", "wrong: no URL of a PostgreSQL"),
         ({"database_pool_size": 5000}, "connections", "wrong: lower AUTOS_DATABASE_POOL_SIZE"),
         ({"redis_url": f"redis://:hidden@{AWAY}/0"}, "redis", "wrong: does not answer"),
-        ({"redis_url": "http://hidden"}, "redis", "wrong: no URL of a Redis"),
-        ({"redis_url": "redis+sentinel://:hidden@127.0.0.1"}, "redis", "wrong: no URL of a Redis"),
+        ({"redis_url": f"redis://{AWAY}/0?socket_timeout=hidden"}, "redis", "wrong: no URL of a Redis"),
         (
             {"database_direct_url": f"postgresql://{AWAY}/x"},
             "pooler",

@@ -243,6 +243,7 @@ async def test_a_cookie_that_is_none_of_ours_is_no_session_and_no_error(api: Wor
     ("media_type", "status"),
     [
         ("application/x-www-form-urlencoded; charset=nonsense", 400),
+        ("application/x-www-form-urlencoded; charset=unicode_escape", 400),
         ("multipart/form-data", 415),
         ("application/json", 415),
     ],

@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import pytest
+from yarl import URL
 
+from service.app import create_app
 from service.core import delivery_log, overview
 from service.sandbox.cases import Special, special_number
 from tests.conftest import MakeSettings
@@ -504,6 +507,32 @@ async def test_a_document_is_framed_from_the_store_or_sent_where_it_can_do_nothi
         sent = await reader.get(f"/dashboard/documents/{html}/preview")
     assert sent.headers["Content-Security-Policy"].startswith("sandbox; default-src 'none'")
     assert sent.headers["Content-Type"].startswith("text/html")
+
+
+async def test_no_answer_to_head_has_a_body(world: World) -> None:
+    """Whoever keeps his connection would take it for the beginning of the next answer."""
+    async with _fetched(world) as (reader, caller, job_id):
+        documents = (await caller.get(f"/processes/{CASE}/files")).json["documents"]
+        html = next(one["id"] for one in documents if one["mime_type"] == "text/html")
+        cookies = reader.http.cookie_jar.filter_cookies(URL(world.base_url))
+        headers = f"X-API-Key: {caller.key}\r\n{cookies.output(header='Cookie:')}"
+        ids = {"number": CASE, "job_id": job_id, "document_id": html}
+        for path in sorted({one.canonical for one in create_app(world.settings).router.resources()}):
+            asked = re.sub(r"\{(\w+)\}", lambda found: ids.get(found[1], str(UUID(int=0))), path)
+            status, body = await _head(world.base_url, asked, headers)
+            assert (body, status < 500) == (b"", True), asked
+
+
+async def _head(base_url: str, path: str, headers: str) -> tuple[int, bytes]:
+    """Send a HEAD, and return what comes after the headers until the connection is closed."""
+    at = urlsplit(base_url)
+    reader, writer = await asyncio.open_connection(at.hostname, at.port)
+    request = f"HEAD {path} HTTP/1.1\r\nHost: {at.netloc}\r\nConnection: close\r\n{headers}\r\n\r\n"
+    writer.write(request.encode())
+    async with asyncio.timeout(30):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    return int(head.split()[1]), body
 
 
 async def test_a_preview_that_cannot_be_had_is_told_in_its_frame(world: World) -> None:

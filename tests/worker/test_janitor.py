@@ -108,9 +108,11 @@ async def test_a_document_whose_object_is_gone_is_fetched_again_by_the_next_job(
     world: World, context: Context
 ) -> None:
     caller = await _fetched(world)
+    tag = {"If-None-Match": (await caller.get(f"/processes/{CASE}/status")).headers["ETag"]}
     lost = sorted(await _known(context))[3]
     await context.storage.delete(lost)
     await _clean(context)
+    assert (await caller.get(f"/processes/{CASE}/status", headers=tag)).status == 200
     files = (await caller.get(f"/processes/{CASE}/files")).json["documents"]
     assert [one["error_code"] for one in files if one["status"] == "failed"] == ["object_missing"]
     assert world.portal.binaries.total() == 26

@@ -37,6 +37,14 @@ delete from processes p
 where not exists (select from jobs where process_number = p.number)
   and not exists (select from documents where process_number = p.number);
 
+-- What each caller asked for himself. Of a job that several share it is not known any more, and shows as nothing special.
+alter table subscriptions add column priority job_priority not null default 'normal',
+    add column filters jsonb check (jsonb_array_length(filters) > 0);
+update subscriptions s set priority = j.priority, filters = j.filters
+from jobs j
+where j.id = s.job_id and (j.priority <> 'normal' or j.filters is not null)
+  and not exists (select from subscriptions o where o.job_id = s.job_id and o.client_id <> s.client_id);
+
 -- Accesses to documents, and what has become too secret found without a walk.
 create index processes_secret on processes (secrecy_level) where secrecy_level > 0;
 create index documents_secret on documents (secrecy_level) where secrecy_level > 0 and object_key is not null;
