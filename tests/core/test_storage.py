@@ -243,7 +243,7 @@ async def test_a_cancel_at_any_moment_leaves_neither_upload_nor_task(storage: St
         except TimeoutError:
             cancelled += 1
         assert asyncio.all_tasks() - before == set()
-    assert cancelled > 20
+    assert cancelled > 5
     await storage.delete(KEY)
     uploads = await storage._s3.list_multipart_uploads(Bucket=storage._bucket)
     assert not uploads.get("Uploads")
