@@ -5,7 +5,7 @@ import hashlib
 import json
 import random
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -115,7 +115,7 @@ def _bytes(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
-async def _chunks(data: bytes, step: int = 10_000) -> AsyncIterator[bytes]:
+async def _chunks(data: bytes, step: int = 10_000) -> AsyncGenerator[bytes, None]:
     for start in range(0, len(data), step):
         yield data[start : start + step]
         await asyncio.sleep(0)
@@ -251,7 +251,8 @@ async def test_a_cancel_at_any_moment_leaves_neither_upload_nor_task(storage: St
 
 async def _seconds_to_store(storage: Storage, data: bytes, *, key: str = KEY) -> float:
     started = asyncio.get_running_loop().time()
-    await _store(storage, _chunks(data), key=key)
+    async with aclosing(_chunks(data)) as chunks:  # or the garbage collector would, in a task of its own
+        await _store(storage, chunks, key=key)
     return asyncio.get_running_loop().time() - started
 
 
