@@ -11,7 +11,7 @@ from aiohttp import web
 from service import answers, problems
 from service.archive import Entry, archive
 from service.contract import Operation
-from service.core import cnj, documents, jobs, secrecy
+from service.core import cnj, documents, jobs, losses, secrecy
 from service.core.documents import Document
 from service.core.errors import ObjectMissingError
 from service.core.jobs import Job
@@ -123,8 +123,7 @@ async def _read(request: web.Request, object_key: str) -> AsyncGenerator[bytes, 
             async for chunk in chunks:
                 yield chunk
     except ObjectMissingError:
-        async with request.app[DATABASE].connection() as conn:
-            await documents.mark_missing(conn, object_key)
+        await request.app[DATABASE].in_transaction(partial(losses.mark_missing, object_key=object_key))
         raise
 
 

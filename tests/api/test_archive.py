@@ -92,7 +92,8 @@ async def test_in_the_place_of_an_object_that_has_vanished_stands_a_note_and_the
     world: World,
 ) -> None:
     caller = await _fetched(world)
-    job_id = (await caller.get(f"/processes/{CASE}/status")).json["job_id"]
+    status = await caller.get(f"/processes/{CASE}/status")
+    job_id = status.json["job_id"]
     before = (await caller.get(f"/jobs/{job_id}/manifest")).json["documents"]
     gone = {0, 1, len(before) - 1}
     await _lose(world, [before[index]["id"] for index in gone])
@@ -107,6 +108,8 @@ async def test_in_the_place_of_an_object_that_has_vanished_stands_a_note_and_the
         assert b"fetched again" in archive.read(f"{before[0]['file_name']}.missing.txt")
     after = (await caller.get(f"/jobs/{job_id}/manifest")).json["documents"]
     assert {index for index, one in enumerate(after) if one["error_code"] == "object_missing"} == gone
+    told = await caller.get(f"/processes/{CASE}/status", headers={"If-None-Match": status.headers["ETag"]})
+    assert told.json["sequence"] > status.json["sequence"]
     await caller.get(f"/processes/{CASE}")
     await caller.wait_until_final(CASE)
     _, body = await _download(caller, PATH)
