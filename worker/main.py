@@ -50,6 +50,13 @@ Task = Callable[[Context, UUID], Awaitable[None]]
 log = logging.getLogger(__name__)
 
 
+class _TasksByRing(dict[str, asyncio.Task[Any]]):
+    """arq's own list of tasks: each is taken off at its end, if another of the same id was not before."""
+
+    def __delitem__(self, ring_id: str) -> None:
+        self.pop(ring_id, None)
+
+
 class Worker(arq.Worker):
     """arq's worker, which ends its process when Redis goes away; this one waits for it to come back.
 
@@ -65,6 +72,8 @@ class Worker(arq.Worker):
     def __init__(self, *args: Any, on_turn: Callable[[], None], **options: Any) -> None:
         super().__init__(*args, **options)
         self._on_turn = on_turn
+        # Of two tasks of one ring, the second to end would be called a failure (arq 0.28).
+        self.job_tasks = _TasksByRing()
         self.running: set[asyncio.Task[Any]] = set()
         self.called = asyncio.Event()
 

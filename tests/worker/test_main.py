@@ -47,6 +47,7 @@ async def test_a_ring_that_is_heard_twice_is_two_tasks_and_both_are_waited_for(
         tasks.may_end.set()
         await draining
         assert (tasks.ended, worker.running) == (2, set())
+        assert (worker.jobs_complete, worker.jobs_failed) == (2, 0)
 
 
 async def test_a_task_whose_redis_goes_away_ends_well_and_gives_its_place_back(
