@@ -3,14 +3,14 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
-from service.core import batches, clients, documents, jobs, subscriptions
+from service.core import batches, clients, documents, polled_jobs, subscriptions
 from service.core.batches import Batch
 from service.core.clients import Client
 from service.core.db import Connection, Database
 from service.core.documents import Document
 from service.core.errors import NotFoundError
 from service.core.gather import Gatherer, K, V
-from service.core.jobs import PolledJob
+from service.core.polled_jobs import PolledJob
 from service.core.subscriptions import WebhookState
 
 # Each is a query of its own.
@@ -24,8 +24,8 @@ class Lookups:
 
     def __init__(self, db: Database) -> None:
         self._clients = Gatherer(_lent(db, clients.authenticate_many))
-        self._jobs = Gatherer(_lent(db, jobs.find_for_clients))
-        self._latest = Gatherer(_lent(db, jobs.find_latest_for_clients))
+        self._jobs = Gatherer(_lent(db, polled_jobs.find))
+        self._latest = Gatherer(_lent(db, polled_jobs.find_latest))
         self._batches = Gatherer(_lent(db, batches.find_for_clients), most=_MOST_BATCHES)
         self._documents = Gatherer(_lent(db, documents.find_of_jobs), most=_MOST_LISTS)
         self._webhooks = Gatherer(_lent(db, subscriptions.find_webhook_states))

@@ -9,7 +9,8 @@ from typing import TypeVar
 from aiohttp import web
 
 from service.core.batches import Batch
-from service.core.jobs import Job, PolledJob
+from service.core.jobs import Job
+from service.core.polled_jobs import PolledJob
 from service.keys import DRAINING, LOAD, NEWS
 from service.measuring import waiting
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.core import clients, documents, jobs, settlement, submission
+from service.core import clients, documents, job_upkeep, jobs, settlement, submission
 from service.core.clients import Client
 from service.core.db import Database
 from service.core.errors import LeaseLostError
@@ -105,7 +105,7 @@ async def test_a_worker_that_was_taken_for_dead_can_write_nothing_any_more(
     assert old is not None
     async with db.transaction() as conn:
         await conn.execute("update jobs set lease_until = now() - interval '1 s'")
-        expired = await jobs.lock_expired(conn, old.id)
+        expired = await job_upkeep.lock_expired(conn, old.id)
         assert expired is not None
         await jobs.hand_back(conn, expired, await documents.count(conn, expired.id), move=None)
     new = await _claim(db, first)

@@ -6,7 +6,7 @@ Whoever looks first does it. A worker that dies leaves the order in the row, and
 import logging
 from collections.abc import Sequence
 
-from service.core import documents, erasures, jobs, object_keys
+from service.core import documents, erasures, job_upkeep, object_keys
 from service.core.crash_points import crash_point
 from service.core.erasures import Claimed
 from service.core.errors import DatabaseUnavailableError, StorageUnavailableError
@@ -71,6 +71,6 @@ class Eraser:
         """
         writers = {key: object_keys.job_of(key) for key in keys}
         async with self._context.db.connection() as conn:
-            living = await jobs.list_known(conn, {job_id for job_id in writers.values() if job_id})
+            living = await job_upkeep.list_known(conn, {job_id for job_id in writers.values() if job_id})
             known = await documents.list_known_keys(conn, keys)
         return {key for key, job_id in writers.items() if job_id not in living and key not in known}

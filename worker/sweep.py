@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from uuid import UUID
 
-from service.core import chores, deliveries, documents, jobs, metrics, telling
+from service.core import chores, deliveries, documents, job_upkeep, jobs, metrics, telling
 from service.core.crash_points import crash_point
 from service.core.errors import DatabaseUnavailableError
 from service.core.log import bound
@@ -88,7 +88,7 @@ class Sweep:
         for_jobs = await self._context.queue.room(JOBS_QUEUE)
         for_destinations = await self._context.queue.room(DELIVERIES_QUEUE)
         async with self._context.db.connection() as conn:
-            due_jobs = await jobs.list_to_ring(conn, again_s=_RING_AGAIN_S, limit=for_jobs)
+            due_jobs = await job_upkeep.list_to_ring(conn, again_s=_RING_AGAIN_S, limit=for_jobs)
             due_destinations = await deliveries.list_due_destinations(
                 conn, but=self._context.destinations.list_closed(), limit=for_destinations
             )
@@ -100,7 +100,7 @@ class Sweep:
     async def free_expired_leases(self) -> None:
         """Hand back the jobs of dead workers, or give up those that kill every worker."""
         async with self._context.db.connection() as conn:
-            expired = await jobs.list_expired(conn)
+            expired = await job_upkeep.list_expired(conn)
         for job_id in expired:
             with bound(job_id=job_id):
                 try:
@@ -115,7 +115,7 @@ class Sweep:
         settled: Settled | None = None
         told: list[UUID] = []
         async with self._context.db.transaction() as conn:
-            job = await jobs.lock_expired(conn, job_id)
+            job = await job_upkeep.lock_expired(conn, job_id)
             if job is None:
                 return
             log.warning("job %s: its worker is gone (crash %d)", job.id, job.crashes)

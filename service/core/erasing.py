@@ -17,7 +17,7 @@ from service.core import (
     erasures,
     events,
     idempotency,
-    jobs,
+    job_upkeep,
     processes,
     settlement,
     subscriptions,
@@ -109,7 +109,7 @@ async def erase(conn: Connection, order: Order) -> Erased:
     # Before anything goes: what is counted is what the client saw.
     known = await documents.count_of_process(conn, order.number) if held.theirs else 0
     told = await deliveries.count_of_jobs(conn, held.ids, order.whose)
-    leased_until = await jobs.leased_until(conn, order.number, lease_s=order.lease_s)
+    leased_until = await job_upkeep.leased_until(conn, order.number, lease_s=order.lease_s)
     spellings = cnj.spellings(order.number)
     batch_ids = await batches.lock_naming(conn, held.ids, spellings, order.whose)
     if not held.theirs and not batch_ids:
@@ -146,7 +146,7 @@ async def erase(conn: Connection, order: Order) -> Erased:
 
 
 async def _hold(conn: Connection, order: Order) -> _Held:
-    found = await jobs.lock_of_process(conn, order.number)
+    found = await job_upkeep.lock_of_process(conn, order.number)
     if order.of_everyone:
         return _Held(found, found, is_last=True)
     clients = await subscriptions.find_clients(conn, [job.id for job in found])
@@ -180,9 +180,9 @@ async def _tell(conn: Connection, order: Order, job: Job) -> list[UUID]:
 
 async def _forget_process(conn: Connection, order: Order, held: _Held) -> None:
     """Delete the jobs that nobody else has, and with the last of them the process."""
-    await jobs.wake_waiting(conn, held.ids)
-    await jobs.give_away(conn, [job.id for job in held.staying], order.client_id)
-    await jobs.forget(conn, held.going_ids)
+    await job_upkeep.wake_waiting(conn, held.ids)
+    await job_upkeep.give_away(conn, [job.id for job in held.staying], order.client_id)
+    await job_upkeep.forget(conn, held.going_ids)
     if held.is_last:
         await documents.forget(conn, [order.number])
         await processes.forget(conn, [order.number])

@@ -7,7 +7,6 @@ the fence of its claim, so that a worker which was taken for dead can change not
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
@@ -19,9 +18,7 @@ from service.core.db import Connection
 from service.core.documents import COUNT, Counts
 from service.core.errors import LeaseLostError, NotFoundError
 from service.core.job_events import Move
-from service.core.news import CHANNEL
 from service.core.states import JobStatus, Priority
-from service.core.subscriptions import SHOWN
 from service.core.wishes import Filters
 
 # In the order of `Job`.
@@ -45,11 +42,6 @@ _NAMES = (
 )
 COLUMNS = f"{', '.join(_NAMES)}, {_LEFT}"
 """What `from_row` reads."""
-# Whoever changes documents of a process changes its newest job too.
-_POLLED = f"""{", ".join("jobs." + name for name in _NAMES)}, {_LEFT}, asked.client_id,
-    concat(his.shown, '/', (
-        select concat(newest.id, newest.sequence) from jobs newest
-        where newest.process_number = jobs.process_number order by newest.created_at desc limit 1))"""
 # So many jobs of one client may others be taking at the same moment, and a worker finds those behind them.
 _LOOK_AHEAD = 150
 
@@ -103,23 +95,6 @@ class Job:
         """Documents that nobody has begun to fetch."""
         done = self.completed_documents + self.failed_documents + self.processing_documents
         return self.total_documents - done
-
-
-@dataclass(frozen=True, slots=True)
-class PolledJob(Job):
-    """A job as one client sees it.
-
-    Attributes:
-        shown: another text whenever something changed that is shown with the job: the client's webhook and
-            what he asked for, or a document under a later job.
-    """
-
-    shown: str
-
-    @property
-    def tag(self) -> str:
-        """What names this state among all of the job's, as one client sees them."""
-        return f"{self.sequence}-{blake2b(self.shown.encode(), digest_size=6).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,50 +234,6 @@ async def list_for_client(conn: Connection, job_ids: Sequence[UUID], client_id: 
         client_id,
     )
     return [from_row(row) for row in rows]
-
-
-async def find_for_clients(
-    conn: Connection, asked: Sequence[tuple[UUID, UUID]]
-) -> dict[tuple[UUID, UUID], PolledJob | None]:
-    """Return for each job and client the job, if this client subscribed to it."""
-    rows = await conn.fetch(
-        f"""select {_POLLED}
-            from unnest($1::uuid[], $2::uuid[]) as asked(job_id, client_id) join jobs on jobs.id = job_id
-                 cross join lateral ({SHOWN}) his
-            where his.shown is not null""",
-        *zip(*asked, strict=True),
-    )
-    found: dict[tuple[UUID, UUID], PolledJob | None] = dict.fromkeys(asked)
-    return found | {(row["id"], row["client_id"]): _polled(row) for row in rows}
-
-
-async def latest_for_client(conn: Connection, number: str, client_id: UUID) -> Job:
-    """Return the newest job of the process that this client subscribed to.
-
-    Raises:
-        NotFoundError: this client never asked for the process.
-    """
-    job = (await find_latest_for_clients(conn, [(number, client_id)]))[number, client_id]
-    if job is None:
-        raise NotFoundError("no such job")
-    return job
-
-
-async def find_latest_for_clients(
-    conn: Connection, asked: Sequence[tuple[str, UUID]]
-) -> dict[tuple[str, UUID], PolledJob | None]:
-    """Return for each process and client the newest of its jobs that this client subscribed to, if any."""
-    rows = await conn.fetch(
-        f"""select {_POLLED}
-            from unnest($1::text[], $2::uuid[]) as asked(number, client_id) cross join lateral (
-                select * from jobs where process_number = asked.number
-                and exists (select from subscriptions s
-                            where s.job_id = jobs.id and s.client_id = asked.client_id)
-                order by created_at desc limit 1) jobs cross join lateral ({SHOWN}) his""",
-        *zip(*asked, strict=True),
-    )
-    found: dict[tuple[str, UUID], PolledJob | None] = dict.fromkeys(asked)
-    return found | {(row["process_number"], row["client_id"]): _polled(row) for row in rows}
 
 
 # For the worker that owns the job -----------------------------------------------------------------
@@ -546,51 +477,6 @@ async def finish(
     return from_row(row)
 
 
-# For the sweep, and for giving up -----------------------------------------------------------------
-
-
-async def list_to_ring(conn: Connection, *, again_s: float, limit: int) -> list[tuple[UUID, int]]:
-    """Return (id, fence) of pending jobs that nobody was rung for lately; each again `again_s` later."""
-    rows = await conn.fetch(
-        """update jobs set ring_at = now() + $1::interval
-           where id in (select id from jobs where status = 'pending' and ring_at <= now()
-                        order by ring_at limit $2 for no key update skip locked)
-           returning id, fence""",
-        timedelta(seconds=again_s),
-        limit,
-    )
-    return [(row["id"], row["fence"]) for row in rows]
-
-
-async def list_expired(conn: Connection, *, limit: int = 100) -> list[UUID]:
-    """Return some of the jobs whose worker let its lease run out.
-
-    Which, chance says: those that cannot be freed would otherwise stand before all others for ever.
-    """
-    rows = await conn.fetch(
-        """select id from jobs where status = 'processing' and lease_until < now()
-           order by random() limit $1""",
-        limit,
-    )
-    return [row["id"] for row in rows]
-
-
-async def lock_expired(conn: Connection, job_id: UUID) -> Job | None:
-    """Lock a job whose lease ran out, and count and note the crash; None when another came first."""
-    row = await conn.fetchrow(
-        f"""with given_up as (
-                update jobs set crashes = crashes + 1
-                where id = (select id from jobs
-                            where id = $1 and status = 'processing' and lease_until < now()
-                            for no key update skip locked)
-                returning *
-            ), {job_events.ended(f"'{Move.LEASE_LOST}'")}
-            select {COLUMNS} from given_up""",
-        job_id,
-    )
-    return None if row is None else from_row(row)
-
-
 async def lock_to_cancel(conn: Connection, job_id: UUID) -> Job | None:
     """Lock a job that can still be cancelled; None when it is final."""
     row = await conn.fetchrow(
@@ -601,117 +487,6 @@ async def lock_to_cancel(conn: Connection, job_id: UUID) -> Job | None:
     return None if row is None else from_row(row)
 
 
-# For an erasure ----------------------------------------------------------------------------------
-
-
-async def lock_of_process(conn: Connection, number: str) -> list[Job]:
-    """Lock all jobs of a process against everybody; nothing of a worker's is written before this ends."""
-    rows = await conn.fetch(
-        f"select {COLUMNS} from jobs where process_number = $1 order by id for update", number
-    )
-    return [from_row(row) for row in rows]
-
-
-async def leased_until(conn: Connection, number: str, *, lease_s: float) -> datetime:
-    """Return when the last lease that there can be of a process's jobs ends: `lease_s` from now, or later."""
-    at: datetime = await conn.fetchval(
-        """select greatest(now() + $2::interval, max(lease_until)) from jobs where process_number = $1""",
-        number,
-        timedelta(seconds=lease_s),
-    )
-    return at
-
-
-async def list_known(conn: Connection, ids: Collection[UUID]) -> set[UUID]:
-    """Return those of the ids that are jobs."""
-    rows = await conn.fetch("select id from jobs where id = any($1::uuid[])", list(ids))
-    return {row["id"] for row in rows}
-
-
-async def give_away(conn: Connection, ids: Sequence[UUID], client_id: UUID) -> None:
-    """Let those of the jobs that a client asked for first be those of the next who subscribed to them."""
-    await conn.execute(
-        """update jobs set client_id = (select s.client_id from subscriptions s where s.job_id = jobs.id
-                                        order by s.created_at, s.id limit 1)
-           where id = any($1::uuid[]) and client_id = $2""",
-        ids,
-        client_id,
-    )
-
-
-async def wake_waiting(conn: Connection, ids: Sequence[UUID]) -> None:
-    """Wake who waits for one of the jobs, with the commit: a deletion is told by no trigger."""
-    await conn.execute("select pg_notify($1, id::text) from unnest($2::uuid[]) as gone(id)", CHANNEL, ids)
-
-
-# For what is found missing ----------------------------------------------------------------------
-
-
-async def lock_newest(conn: Connection, numbers: Collection[str]) -> list[UUID]:
-    """Lock the newest job of each process that has any; the caller holds the processes."""
-    rows = await conn.fetch(
-        """select id from jobs where id = any(array(
-               select newest.id from unnest($1::text[]) as asked(number) cross join lateral (
-                   select id from jobs where process_number = number
-                   order by created_at desc limit 1) newest))
-           order by process_number for no key update""",
-        list(numbers),
-    )
-    return [row["id"] for row in rows]
-
-
-async def tell_change(conn: Connection, ids: Sequence[UUID]) -> None:
-    """Give jobs another sequence, for what has changed in their documents alone; the caller holds them."""
-    await conn.execute("update jobs set updated_at = clock_timestamp() where id = any($1::uuid[])", ids)
-
-
-# For retention ------------------------------------------------------------------------------------
-
-
-async def list_ended(
-    conn: Connection, *, before: datetime, after: tuple[datetime, UUID] | None, limit: int
-) -> list[Job]:
-    """Return jobs that ended before a time, the oldest end first.
-
-    Args:
-        after: end and id of the last one of the page before.
-    """
-    rows = await conn.fetch(
-        f"""select {COLUMNS} from jobs
-            where finished_at < $1 and ($2::timestamptz is null or (finished_at, id) > ($2, $3::uuid))
-            order by finished_at, id limit $4""",
-        before,
-        after[0] if after else None,
-        after[1] if after else None,
-        limit,
-    )
-    return [from_row(row) for row in rows]
-
-
-async def list_forgettable(
-    conn: Connection, numbers: Collection[str], *, ended_before: datetime
-) -> list[UUID]:
-    """Return the jobs of processes that ended before and that nothing needs any more.
-
-    A batch needs the jobs that it shows, and a webhook that is still to be sent the one that it tells of.
-    """
-    rows = await conn.fetch(
-        """with theirs as materialized (  -- of few processes, whatever is known of the times
-               select id, finished_at from jobs where process_number = any($1::text[]))
-           select id from theirs
-           where finished_at < $2 and not exists (select from batch_items where job_id = theirs.id)
-             and not exists (select from deliveries where job_id = theirs.id and status = 'pending')""",
-        list(numbers),
-        ended_before,
-    )
-    return [row["id"] for row in rows]
-
-
-async def forget(conn: Connection, ids: Sequence[UUID]) -> None:
-    """Delete jobs without subscriptions."""
-    await conn.execute("delete from jobs where id = any($1::uuid[])", ids)
-
-
 def from_row(row: asyncpg.Record | tuple[Any, ...] | None) -> Job:
     """Return the job of a row with `COLUMNS`.
 
@@ -720,15 +495,11 @@ def from_row(row: asyncpg.Record | tuple[Any, ...] | None) -> Job:
     """
     if row is None:
         raise NotFoundError("no such job")
-    return Job(*_values(row))
+    return Job(*read_values(row))
 
 
-def _polled(row: asyncpg.Record) -> PolledJob:
-    *values, _, shown = row
-    return PolledJob(*_values([*values, shown]))
-
-
-def _values(row: Iterable[Any]) -> list[Any]:
+def read_values(row: Iterable[Any]) -> list[Any]:
+    """Return the values of a row with `COLUMNS`, in the order of `Job`, with whatever follows them."""
     values = [*row]
     values[3], values[5] = Priority(values[3]), JobStatus(values[5])
     return values

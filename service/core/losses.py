@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from service.core import documents, jobs, processes
+from service.core import documents, job_upkeep, processes
 from service.core.db import Connection
 
 
@@ -16,7 +16,7 @@ async def mark_missing(conn: Connection, object_key: str) -> bool:
     newest = await _lock(conn, [object_key])
     if not await documents.mark_missing(conn, object_key):
         return False
-    await jobs.tell_change(conn, newest)
+    await job_upkeep.tell_change(conn, newest)
     return True
 
 
@@ -24,11 +24,11 @@ async def mark_too_secret(conn: Connection, object_keys: Sequence[str]) -> None:
     """Mark documents whose objects were removed as too secret, inside the caller's transaction."""
     newest = await _lock(conn, object_keys)
     await documents.mark_too_secret(conn, object_keys)
-    await jobs.tell_change(conn, newest)
+    await job_upkeep.tell_change(conn, newest)
 
 
 async def _lock(conn: Connection, object_keys: Sequence[str]) -> list[UUID]:
     """Lock the processes, so that nobody begins a job meanwhile, and the newest job of each."""
     numbers = await documents.list_processes(conn, object_keys)
     await processes.lock_known(conn, numbers)
-    return await jobs.lock_newest(conn, numbers)
+    return await job_upkeep.lock_newest(conn, numbers)

@@ -7,7 +7,7 @@ has no job. The objects of those documents are then known to no row, and the jan
 from datetime import datetime
 from uuid import UUID
 
-from service.core import batches, deliveries, documents, jobs, processes, subscriptions
+from service.core import batches, deliveries, documents, job_upkeep, processes, subscriptions
 from service.core.db import Connection
 
 _CHUNK = 200
@@ -31,16 +31,16 @@ async def forget_jobs(
 
     A job stays as long as a batch shows it, or one of its webhooks is still to be sent.
     """
-    ended = await jobs.list_ended(conn, before=ended_before, after=after, limit=_CHUNK)
+    ended = await job_upkeep.list_ended(conn, before=ended_before, after=after, limit=_CHUNK)
     if not ended:
         return None
     numbers = {job.process_number for job in ended}
     # Who asks for one of these processes meanwhile waits, and then finds it new.
     await processes.lock_known(conn, numbers)
-    gone = await jobs.list_forgettable(conn, numbers, ended_before=ended_before)
+    gone = await job_upkeep.list_forgettable(conn, numbers, ended_before=ended_before)
     await deliveries.forget(conn, job_ids=gone)
     await subscriptions.forget(conn, gone)
-    await jobs.forget(conn, gone)
+    await job_upkeep.forget(conn, gone)
     without_jobs = await processes.list_without_jobs(conn, numbers)
     await documents.forget(conn, without_jobs)
     await processes.forget(conn, without_jobs)

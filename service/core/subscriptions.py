@@ -106,18 +106,8 @@ class WebhookState:
 
 NO_WEBHOOK = WebhookState(None, None, None, 0, None, None, Priority.NORMAL, None)
 
-# The delivery that tells of a job's end; there is one at most.
-_OF_THE_END = "d.subscription_id = s.id and d.event like 'job.%' and d.event <> 'job.started'"
-
-# By the versions of its rows, which PostgreSQL knows without reading what stands in them: polls ask for it.
-SHOWN = f"""select string_agg(concat(s.xmin, ' ', d.xmin, ' ', e.xmin), ',' order by s.id) as shown
-            from subscriptions s left join deliveries d on {_OF_THE_END}
-                 left join endpoints e on e.id = s.endpoint_id
-            where s.job_id = jobs.id and s.client_id = asked.client_id"""
-"""Within a query of `jobs` and `asked`: a text that changes with what a client sees beside the job.
-
-It is null for who is not subscribed to the job.
-"""
+OF_THE_END = "d.subscription_id = s.id and d.event like 'job.%' and d.event <> 'job.started'"
+"""Joins a subscription `s` with the delivery `d` that tells of its job's end; there is one at most."""
 
 _COLUMNS = "id, job_id, client_id, webhook_url, endpoint_id, events, reference, created_at"
 
@@ -177,7 +167,7 @@ async def _find_same(
         return {}
     rows = await conn.fetch(
         f"""select s.id, s.job_id, s.webhook_url, s.endpoint_id, s.events, s.reference, s.priority, s.filters
-            from subscriptions s left join deliveries d on {_OF_THE_END}
+            from subscriptions s left join deliveries d on {OF_THE_END}
             where s.client_id = $1 and s.job_id = any($2::uuid[])
               and (coalesce(s.webhook_url, s.endpoint_id::text) is null or d.id is null
                    or (d.status = 'pending' and coalesce(d.claimed_until < now(), true)))""",
@@ -294,7 +284,7 @@ async def find_webhook_states(
                   min(s.priority) over his as priority, jsonb_agg(s.filters) over his as filters
            from unnest($1::uuid[], $2::uuid[]) as asked(job_id, client_id)
                 join subscriptions s using (job_id, client_id)
-                left join deliveries d on {_OF_THE_END}
+                left join deliveries d on {OF_THE_END}
                 left join endpoints e on e.id = s.endpoint_id
            window his as (partition by s.job_id, s.client_id order by s.created_at
                           rows between unbounded preceding and unbounded following)

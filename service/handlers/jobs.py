@@ -13,7 +13,8 @@ from service.core.crash_points import crash_point
 from service.core.db import Connection
 from service.core.errors import NotFoundError
 from service.core.job_lists import Search
-from service.core.jobs import Job, PolledJob
+from service.core.jobs import Job
+from service.core.polled_jobs import PolledJob
 from service.core.states import JobStatus
 from service.cursors import cut_page, read_cursor
 from service.keys import CLIENT, DATABASE, LOOKUPS, QUEUE, SETTINGS, STORAGE

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from service import answers, problems
 from service.contract import Operation
-from service.core import cnj, documents, jobs, processes, secrecy
+from service.core import cnj, documents, polled_jobs, processes, secrecy
 from service.handlers.jobs import api_prefix, show_polled
 from service.handlers.submissions import submit
 from service.keys import CLIENT, DATABASE, LOOKUPS, SETTINGS, STORAGE
@@ -39,7 +39,7 @@ async def get_process(request: web.Request) -> web.Response:
         raise problems.invalid(f"#/{name}", "needs auto_download: without a job there is nothing to tell")
     app = request.app
     async with app[DATABASE].connection() as conn:
-        job = await jobs.latest_for_client(conn, number, request[CLIENT].id)
+        job = await polled_jobs.latest_for_client(conn, number, request[CLIENT].id)
         process = await processes.get(conn, number)
         rows = await documents.list_of_job(conn, job.id)
     shown = answers.document_answers(
@@ -79,7 +79,7 @@ async def get_files(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     app = request.app
     async with app[DATABASE].connection() as conn:
-        job = await jobs.latest_for_client(conn, number, request[CLIENT].id)
+        job = await polled_jobs.latest_for_client(conn, number, request[CLIENT].id)
         rows = await documents.list_of_process(conn, number)
     shown = answers.document_answers(
         rows, client=request[CLIENT], settings=app[SETTINGS], storage=app[STORAGE]

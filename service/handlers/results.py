@@ -11,7 +11,7 @@ from aiohttp import web
 from service import answers, problems
 from service.archive import Entry, archive
 from service.contract import Operation
-from service.core import cnj, documents, jobs, losses, secrecy
+from service.core import cnj, documents, jobs, losses, polled_jobs, secrecy
 from service.core.documents import Document
 from service.core.errors import ObjectMissingError
 from service.core.jobs import Job
@@ -61,7 +61,7 @@ async def get_archive(request: web.Request) -> web.StreamResponse:
     read_query(request, NoQuery)
     number = cnj.parse_process_number(request.match_info["number"])
     async with request.app[DATABASE].connection() as conn:
-        job = await jobs.latest_for_client(conn, number, request[CLIENT].id)
+        job = await polled_jobs.latest_for_client(conn, number, request[CLIENT].id)
         rows = await documents.list_of_job(conn, job.id)
     there = [row for row in _shown(request, rows)[::-1] if row.object_key is not None]
     if not there:

@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 from uuid import UUID
 
-from service.core import documents, job_events, jobs, subscriptions
+from service.core import documents, job_events, job_upkeep, jobs, subscriptions
 from service.core.db import Connection
 from service.core.job_events import RUNS_KEPT, Move
 from tests.claims import claim_one
@@ -102,5 +102,5 @@ async def test_of_a_job_that_waits_for_ever_the_last_runs_are_kept_and_go_with_i
     assert "What happened before is not kept" in page.text
     async with api.db.transaction() as conn:
         await subscriptions.forget(conn, [job_id])
-        await jobs.forget(conn, [job_id])
+        await job_upkeep.forget(conn, [job_id])
         assert await job_events.list_of_job(conn, job_id) == []

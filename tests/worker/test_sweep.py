@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from redis.asyncio import Redis
 
-from service.core import clients, jobs, submission
+from service.core import clients, job_upkeep, jobs, submission
 from service.core.cnj import parse_process_number
 from service.core.db import Database
 from service.core.jobs import Job
@@ -127,7 +127,7 @@ async def test_leases_that_cannot_be_freed_do_not_keep_the_others_waiting(contex
             await submission.submit(conn, Wish(digits), client.id, settings=context.settings)
         expired = {job.id for job in await jobs.claim(conn, 2, worker_id=context.worker_id, lease_s=-1)}
     async with context.db.connection() as conn:
-        seen = {one for _ in range(100) for one in await jobs.list_expired(conn, limit=1)}
+        seen = {one for _ in range(100) for one in await job_upkeep.list_expired(conn, limit=1)}
     assert seen == expired
 
 
@@ -207,6 +207,6 @@ async def test_a_pending_job_is_rung_for_again_only_after_a_while(context: Conte
     await _submitted(context.db, context.settings)
     async with context.db.connection() as conn:
         await conn.execute("update jobs set ring_at = now()")
-        first = await jobs.list_to_ring(conn, again_s=30, limit=10)
-        second = await jobs.list_to_ring(conn, again_s=30, limit=10)
+        first = await job_upkeep.list_to_ring(conn, again_s=30, limit=10)
+        second = await job_upkeep.list_to_ring(conn, again_s=30, limit=10)
     assert (len(first), len(second)) == (1, 0)
