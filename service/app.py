@@ -17,7 +17,7 @@ from service.core.outbound import open_outbound
 from service.core.pulse import open_pulses
 from service.core.queue import open_queue
 from service.core.rate_limit import open_rate_limit
-from service.core.readiness import open_looks
+from service.core.readiness import ask_dependencies, open_looks
 from service.core.settings import Settings
 from service.core.sources import open_sources
 from service.core.storage import open_storage
@@ -85,6 +85,8 @@ _MOST_PREVIEWS_EACH = 4
 _PREVIEWS_AGAIN_S = 5
 # Texts at once: each is held in memory whole, and takes a place of the portal's.
 _MOST_TEXTS = 8
+_MOST_TEXTS_EACH = 4
+_TEXTS_AGAIN_S = 5
 # With it a caller hears within three seconds that a silent database is away.
 _DATABASE_PATIENCE_S = 2.5
 
@@ -113,7 +115,7 @@ def create_app(settings: Settings, *, silence_s: float = SILENCE_S) -> web.Appli
     app[LOAD] = Load(settings.max_requests)
     app[ARCHIVES] = Places(_MOST_ARCHIVES, most_each=_MOST_ARCHIVES_EACH, retry_after_s=_ARCHIVES_AGAIN_S)
     app[PREVIEWS] = Places(_MOST_PREVIEWS, most_each=_MOST_PREVIEWS_EACH, retry_after_s=_PREVIEWS_AGAIN_S)
-    app[TEXTS] = asyncio.Semaphore(_MOST_TEXTS)
+    app[TEXTS] = Places(_MOST_TEXTS, most_each=_MOST_TEXTS_EACH, retry_after_s=_TEXTS_AGAIN_S)
     app.cleanup_ctx.extend(
         [
             _opened(DATABASE, partial(open_database, patience_s=_DATABASE_PATIENCE_S)),
@@ -225,7 +227,8 @@ async def _pulses(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _looks(app: web.Application) -> AsyncIterator[None]:
-    async with open_looks(app[DATABASE], app[QUEUE], app[STORAGE]) as app[LOOKS]:
+    look = partial(ask_dependencies, app[DATABASE], app[QUEUE], app[STORAGE])
+    async with open_looks(look) as app[LOOKS]:
         yield
 
 

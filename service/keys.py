@@ -48,7 +48,7 @@ ACCESSES = web.AppKey("accesses", AccessLog)
 SUBMISSIONS = web.AppKey("submissions", Submissions)
 SOURCES = web.AppKey("sources", Sources)
 PULSES = web.AppKey("pulses", Pulses)
-TEXTS = web.AppKey("texts", asyncio.Semaphore)
+TEXTS = web.AppKey("texts", Places)
 """Places for texts on their way from the portal."""
 
 ARCHIVES = web.AppKey("archives", Places)

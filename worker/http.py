@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import orjson
 from aiohttp import web
 
 from service.core import metrics
-from service.core.gather import Gatherer
 from service.core.http_runner import HttpRunner
-from service.core.readiness import OK, ask_dependencies
+from service.core.readiness import OK, Looks, ask_dependencies, open_looks
 from worker.context import Context
 
 PATIENCE_S = 30.0
@@ -32,7 +32,7 @@ _SAFE_HEADERS = {
 }
 
 CONTEXT = web.AppKey("context", Context)
-_CHECKS = web.AppKey("checks", Gatherer[str, dict[str, str]])
+_LOOKS = web.AppKey("looks", Looks)
 _PATIENCE = web.AppKey("patience", float)
 
 log = logging.getLogger(__name__)
@@ -47,17 +47,17 @@ def create_app(context: Context, *, patience_s: float = PATIENCE_S) -> web.Appli
     app = web.Application(client_max_size=_MAX_BYTES)
     app[CONTEXT] = context
     app[_PATIENCE] = patience_s
-
-    async def check(names: Sequence[str]) -> dict[str, dict[str, str]]:
-        return dict.fromkeys(names, await _ask(context))
-
-    # However many ask, the dependencies are asked twice at a time at most.
-    app[_CHECKS] = Gatherer(check)
+    app.cleanup_ctx.append(_looks)
     app.on_response_prepare.append(_add_safe_headers)
     app.add_routes(
         [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", show_metrics)]
     )
     return app
+
+
+async def _looks(app: web.Application) -> AsyncIterator[None]:
+    async with open_looks(partial(_ask, app[CONTEXT])) as app[_LOOKS]:
+        yield
 
 
 async def healthz(request: web.Request) -> web.Response:
@@ -74,7 +74,7 @@ async def readyz(request: web.Request) -> web.Response:
     """
     if request.app[CONTEXT].stopping.is_set():
         return _answer("draining", {}, status=503)
-    checks = await request.app[_CHECKS].ask("all")
+    checks = await request.app[_LOOKS].states()
     if any(state != OK for name, state in checks.items() if name != "portal"):
         return _answer("unavailable", checks, status=503)
     return _answer("ready" if checks["portal"] == OK else "degraded", checks)
@@ -113,7 +113,7 @@ async def _ask(context: Context) -> dict[str, str]:
     return checks
 
 
-def _answer(said: str, checks: dict[str, str], *, status: int = 200) -> web.Response:
+def _answer(said: str, checks: Mapping[str, str], *, status: int = 200) -> web.Response:
     body = orjson.dumps({"status": said, "checks": checks})
     return web.Response(body=body, content_type="application/json", status=status)
 

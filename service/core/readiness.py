@@ -1,7 +1,7 @@
 """Which dependencies answer, asked all at once and in a bounded time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import Context
 
@@ -18,10 +18,14 @@ _SHARED_S = 1.0
 
 
 class Looks:
-    """One look for all who ask within a second: nobody needs a key to ask, and each is work for others."""
+    """One look for all who ask within a second: nobody needs a key to ask, and each is work for others.
 
-    def __init__(self, db: Database, queue: Queue, storage: Storage) -> None:
-        self._dependencies = (db, queue, storage)
+    Args:
+        look: asks the dependencies.
+    """
+
+    def __init__(self, look: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
+        self._look = look
         self._last: asyncio.Task[Mapping[str, str]] | None = None
         self._shared_until = 0.0
 
@@ -33,7 +37,7 @@ class Looks:
         return await asyncio.shield(self._last)
 
     async def _seen(self) -> Mapping[str, str]:
-        states = await ask_dependencies(*self._dependencies)
+        states = await self._look()
         self._shared_until = _now() + _SHARED_S
         return states
 
@@ -45,9 +49,9 @@ class Looks:
 
 
 @asynccontextmanager
-async def open_looks(db: Database, queue: Queue, storage: Storage) -> AsyncIterator[Looks]:
+async def open_looks(look: Callable[[], Awaitable[Mapping[str, str]]]) -> AsyncIterator[Looks]:
     """Look when somebody asks, until the block ends."""
-    looks = Looks(db, queue, storage)
+    looks = Looks(look)
     try:
         yield looks
     finally:

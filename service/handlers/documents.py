@@ -70,9 +70,7 @@ async def get_text(request: web.Request) -> web.Response:
     """Send the text that the court has made of a document, read from the portal at this moment."""
     read_query(request, NoQuery)
     document = await document_of(request)
-    if request.app[TEXTS].locked():
-        raise ProblemError(problems.OVERLOADED, headers=_AGAIN)
-    async with request.app[TEXTS]:
+    with request.app[TEXTS].taken(request[CLIENT].id):
         text = await _read_text(request, document)
     await note_access(request, "document.text", document.id)
     return web.Response(text=text, content_type="text/plain", headers={"Cache-Control": "private, no-store"})

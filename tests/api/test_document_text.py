@@ -1,8 +1,10 @@
 """`GET /documents/{id}/text`: the text that the court has made, from the portal at this moment."""
 
+import asyncio
+
 import pytest
 
-from tests.world import Caller, World
+from tests.world import Caller, World, until
 
 CASE = "1003579-22.2025.8.26.0564"
 
@@ -45,3 +47,21 @@ async def test_a_portal_that_cannot_serve_now_is_503_with_a_time_to_come_again(
     answer = await caller.get(f"/documents/{ids[0]}/text")
     assert (answer.status, answer.json["type"].rpartition("/")[2]) == (503, "service-unavailable")
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
+
+
+async def test_who_asks_for_many_at_once_leaves_places_to_others(world: World) -> None:
+    caller, ids = await _fetched(world)
+    other = await world.caller("other")
+    await other.get(f"/processes/{CASE}")
+    path = f"/documents/{ids[0]}/text"
+    world.portal.latency_s = 600
+    asked = [asyncio.create_task(caller.get(path)) for _ in range(4)]
+    await until(lambda: world.portal.in_flight == 4)
+    answer = await caller.get(path)
+    assert (answer.status, answer.json["type"].rpartition("/")[2]) == (429, "rate-limited")
+    assert int(answer.headers["Retry-After"]) > 0
+    asked.append(asyncio.create_task(other.get(path)))
+    await until(lambda: world.portal.in_flight == 5)
+    for one in asked:
+        one.cancel()
+    await asyncio.wait(asked)
