@@ -23,7 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.core.cnj import parse_process_number
 from service.core.errors import InvalidProcessNumberError
 from service.core.key_ring import parse_keys
-from service.core.urls import check_postgres_url, check_redis_url, public_address
+from service.core.urls import check_address, check_postgres_url, check_redis_url, public_address
 
 MIB = 1024 * 1024
 
@@ -380,8 +380,8 @@ class Settings(BaseSettings):
     @classmethod
     def _guard_address(cls, value: str | None) -> str | None:
         """Whoever calls it would say so too, in words that name no setting."""
-        if value is not None and not _is_http(value):
-            raise ValueError("has to be http(s)://host, with a port and a path if need be")
+        if value is not None:
+            check_address(value)
         return value
 
     @field_validator("portal_token_url", "data_lake_token_url")
@@ -430,14 +430,6 @@ _SIGN_ON = ("token_url", "client_id", "client_secret", "refresh_token")
 
 def _variables(names: list[str]) -> str:
     return ", ".join(map(_variable, names))
-
-
-def _is_http(text: str) -> bool:
-    try:
-        url = urlsplit(text)
-        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and " " not in text
-    except ValueError:  # a port that is none
-        return False
 
 
 def _is_loopback(host: str) -> bool:

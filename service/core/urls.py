@@ -50,6 +50,21 @@ def check_redis_url(url: str) -> None:
         raise ValueError(f"{_REDIS}; {_ENCODED}")
 
 
+def check_address(url: str) -> None:
+    """Look whether a URL is one of a server that we call by HTTP.
+
+    Raises:
+        ValueError: it is not; it is not repeated.
+    """
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and " " not in url
+    except ValueError:  # a port that is none
+        is_one = False
+    if not is_one:
+        raise ValueError("has to be http(s)://host, with a port and a path if need be")
+
+
 def public_address(url: str) -> str:
     """Return the address of the API without a slash at its end, so that paths can follow.
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import TypedDict
 from uuid import UUID
 
 from aiohttp import web
@@ -172,10 +172,6 @@ async def create_batch(request: web.Request) -> web.Response:
         answers.encode(one) if isinstance(one, JobRequest) else str(one.detail).encode() for one in asked
     )
     return await _create_once(request, encoded, create)
-
-
-def _members(body: BatchRequest, model: type[BatchQuery | JobOptions]) -> dict[str, Any]:
-    return {name: getattr(body, name) for name in model.model_fields}
 
 
 async def submit(request: web.Request, number: str, options: JobOptions) -> Submission:
