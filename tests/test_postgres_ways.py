@@ -1,6 +1,5 @@
 """PostgreSQL over TLS, and behind a pooler that lends a session for one transaction."""
 
-import asyncio
 import os
 import re
 import shutil
@@ -10,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -19,13 +17,14 @@ from service.checkup.database import check_database
 from service.commands import upgrade
 from service.core.db import SESSION_SETTINGS, open_database
 from service.core.errors import DatabaseUnavailableError
-from service.core.news import CHANNEL, open_news
+from service.core.news import open_news
 from service.sandbox.accounts import unprivileged_account
 from service.sandbox.children import Program, open_server
 from service.sandbox.postgres import open_postgres
 from tests.certificates import make_certificate
 from tests.conftest import MakeSettings
 from tests.databases import new_database
+from tests.hearing import until_heard
 from tests.receiver import Receiver
 from tests.world import open_world
 
@@ -143,17 +142,8 @@ async def test_who_needs_a_session_goes_past_the_pooler(
     settings = make_settings(database_url=AWAY, database_direct_url=database_url)
     await upgrade(settings, Namespace())
     assert "was already there" in capsys.readouterr().out
-    ours, other = uuid4(), uuid4()
-    conn = await asyncpg.connect(database_url)
-    async with asyncio.timeout(30), open_news(settings) as news:
-        with news.of(ours) as told, news.of(other) as not_told:
-            # A listener that does not get through wakes everybody now and then.
-            while not told.is_set() or not_told.is_set():
-                told.clear()
-                not_told.clear()
-                await conn.execute("select pg_notify($1, $2)", CHANNEL, str(ours))
-                await asyncio.sleep(0.05)
-    await conn.close()
+    async with open_news(settings) as news:
+        await until_heard(news, database_url)
 
 
 async def test_a_role_that_lacks_what_a_pooler_does_not_pass_on_is_named_by_the_doctor(

@@ -6,19 +6,19 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from service.core.db import Connection, Database, open_database
 from service.core.errors import DatabaseConflictError, DatabaseUnavailableError
-from service.core.news import CHANNEL, open_news
+from service.core.news import open_news
 from service.core.schema import upgrade
 from service.sandbox.postgres import open_postgres
 from tests.conftest import MakeSettings
 from tests.faults.proxy import Mood, open_proxy
 from tests.faults.test_backends_away import port_of, with_port
+from tests.hearing import until_heard
 from tests.world import World, open_world, until
 
 CASE = "1003579-22.2025.8.26.0564"
@@ -170,17 +170,7 @@ async def test_who_listens_for_news_comes_back_whatever_the_server_said(
         news = await stack.enter_async_context(open_news(make_settings(database_url=url)))
         await until(lambda: "no news of jobs: InternalClientError" in caplog.text, timeout_s=10)
         await proxy.set_mood(Mood.THROUGH)
-        conn = await asyncpg.connect(database_url)
-        stack.push_async_callback(conn.close)
-        ours, other = uuid4(), uuid4()
-        async with asyncio.timeout(30):
-            # A listener that does not get through wakes everybody now and then.
-            with news.of(ours) as told, news.of(other) as not_told:
-                while not told.is_set() or not_told.is_set():
-                    told.clear()
-                    not_told.clear()
-                    await conn.execute("select pg_notify($1, $2)", CHANNEL, str(ours))
-                    await asyncio.sleep(0.05)
+        await until_heard(news, database_url)
 
 
 async def _write(db: Database) -> None:
